@@ -1,0 +1,45 @@
+"""harness: run the methods of many papers under one contract, and say which claims hold.
+
+The public names, resolved lazily: `import harness` costs nothing that a plugin's declarations do not need.
+Public besides this module: `harness.lab` (reference nets and the reference learner), `harness.data`, `harness.testing`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+API_VERSION = "0.1"
+
+_HOMES = {
+    "harness.specs": [
+        "Claim", "Component", "Dataset", "Instance", "Learner", "Metric", "Paper", "Params", "Probe", "Series", "Task", "Track",
+    ],
+    "harness.rules": [
+        "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
+        "better", "non_inferior", "solved_share",
+    ],
+    "harness.errors": ["Diverged", "HarnessError", "Invalid", "Unsupported"],
+    "harness.hookspecs": ["hookimpl"],
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["API_VERSION", "__version__", *_HOME]  # noqa: PLE0604  (the names are in the table above)
+
+if TYPE_CHECKING:
+    from harness.errors import Diverged, HarnessError, Invalid, Unsupported
+    from harness.hookspecs import hookimpl
+    from harness.rules import (
+        All, AtLeast, Cell, Corr, Diff, Every, Over, Rank, Ratio, Seeds, Share, Slope, Within,
+        better, non_inferior, solved_share,
+    )  # fmt: skip
+    from harness.specs import (
+        Claim, Component, Dataset, Instance, Learner, Metric, Paper, Params, Probe, Series, Task, Track,
+    )  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,208 @@
+"""The plugins, each loaded in its own try; what they offer, by name. Imports no torch.
+
+An entry point of the group `harness` is one plugin, registered as "dist:name". A plugin that cannot be imported or that
+declares nonsense is kept as a `Broken` with its error and stops nothing else. Two plugins that offer one name: the bare
+name is an error that names both, "dist/name" works.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import inspect
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from harness import hookspecs
+from harness.errors import HarnessError, PluginError
+from harness.identity import digest, digest_folder
+from harness.specs import Claim, Component, Dataset, Learner, Method, Paper, Probe, Task, Track
+
+GROUP = "harness"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A loaded entry point. home: the folder (or the one file) whose code is the plugin's."""
+
+    dist: str
+    name: str
+    version: str
+    module: Any
+    home: Path
+
+    @property
+    def id(self) -> str:
+        return f"{self.dist}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An entry point that could not be used, and why."""
+
+    id: str
+    version: str
+    value: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Offer(Generic[T]):
+    """A declaration and the plugin that made it."""
+
+    spec: T
+    plugin: Plugin
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.spec, "name"))  # noqa: B009  (T has no bound that all specs share)
+
+    @property
+    def ref(self) -> str:
+        """The full reference: what identities and records hold."""
+        return f"{self.plugin.dist}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything that the installed plugins offer. Look names up with `method`, `task`, `track`, `dataset`, `claim`."""
+
+    plugins: tuple[Plugin, ...] = ()
+    broken: tuple[Broken, ...] = ()
+    papers: tuple[Offer[Paper], ...] = ()
+    tracks: tuple[Offer[Track], ...] = ()
+    tasks: tuple[Offer[Task], ...] = ()
+    methods: tuple[Offer[Method], ...] = ()
+    probes: tuple[Offer[Probe], ...] = ()
+    datasets: tuple[Offer[Dataset], ...] = ()
+    _digests: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def method(self, name: str) -> Offer[Method]:
+        return find(self.methods, name, "method")
+
+    def task(self, name: str) -> Offer[Task]:
+        return find(self.tasks, name, "task")
+
+    def track(self, name: str) -> Offer[Track]:
+        return find(self.tracks, name, "track")
+
+    def dataset(self, name: str) -> Offer[Dataset]:
+        return find(self.datasets, name, "dataset")
+
+    @cached_property
+    def claims(self) -> dict[str, tuple[Offer[Paper], Claim]]:
+        """Claims by full name, "paper.claim"."""
+        return {f"{o.spec.name}.{c.name}": (o, c) for o in self.papers for c in o.spec.claims}
+
+    def paper_of(self, plugin: Plugin) -> str:
+        """The paper that a plugin implements; "" for the core's own."""
+        return next((o.spec.name for o in self.papers if o.plugin is plugin), "")
+
+    def home_digest(self, plugin: Plugin) -> str:
+        return self._digest(plugin.home)
+
+    def code_digest(self, method: Offer[Method], task: Offer[Task], track: Offer[Track]) -> str:
+        """What a trial's code is: the method's plugin, the task's, the track's, harness.lab and harness.data.
+
+        Editing one paper changes no other paper's digest.
+        """
+        here = Path(__file__).parent
+        parts = {
+            "method": self.home_digest(method.plugin),
+            "task": self.home_digest(task.plugin),
+            "track": self.home_digest(track.plugin),
+            "lab": self._digest(here / "lab"),
+            "data": self._digest(here / "data"),
+        }
+        return digest(parts)
+
+    def _digest(self, folder: Path) -> str:
+        if folder not in self._digests:
+            self._digests[folder] = digest_folder(folder)
+        return self._digests[folder]
+
+
+def find(offers: Iterable[Offer[T]], name: str, kind: str) -> Offer[T]:
+    """The one offer of that name, bare or "dist/name". Raises HarnessError with the mend."""
+    offers = list(offers)
+    exact = [o for o in offers if name in (o.name, o.ref)]
+    if len(exact) == 1:
+        return exact[0]
+    if exact:
+        raise HarnessError(f"{kind} {name!r} is offered by several plugins; write one of {sorted(o.ref for o in exact)}")
+    raise HarnessError(f"no plugin offers {kind} {name!r}{did_you_mean(name, [o.name for o in offers])} (`harness list {kind}s` lists all)")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """"; did you mean 'x'?" or "": for error messages."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def load_catalogue(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Catalogue:
+    """Load every entry point of the group and ask each plugin for its declarations, one plugin at a time."""
+    found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+    plugins: list[Plugin] = []
+    broken: list[Broken] = []
+    offers: dict[str, list[Offer[Any]]] = {kind: [] for kind in KINDS}
+    for point in sorted(set(found), key=lambda p: (p.dist.name if p.dist else "", p.name)):
+        dist, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+        try:
+            plugin = load_plugin(point, dist, version)
+            declared = ask(plugin)
+            check(plugin, declared)
+        except Exception as exc:  # a plugin's own code: name it and go on
+            broken.append(Broken(f"{dist}:{point.name}", version, point.value, f"{type(exc).__name__}: {exc}"))
+            continue
+        plugins.append(plugin)
+        for kind, specs in declared.items():
+            offers[kind] += [Offer(spec, plugin) for spec in specs]
+    return Catalogue(tuple(plugins), tuple(broken), **{kind: tuple(made) for kind, made in offers.items()})
+
+
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "papers": Paper,
+    "tracks": Track,
+    "tasks": Task,
+    "methods": (Component, Learner),
+    "probes": Probe,
+    "datasets": Dataset,
+}
+
+
+def load_plugin(point: importlib.metadata.EntryPoint, dist: str, version: str) -> Plugin:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a plugin's import warnings are its own affair; `plugin check` shows them
+        module = point.load()
+    source = Path(inspect.getfile(module if inspect.ismodule(module) else sys.modules[type(module).__module__])).resolve()
+    return Plugin(dist, point.name, version, module, source.parent if source.name == "__init__.py" else source)
+
+
+def ask(plugin: Plugin) -> dict[str, list[Any]]:
+    """The plugin's declarations by kind. A manager of its own: pluggy's shared one would stop at the first broken plugin."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin.module, name=plugin.id)
+    manager.check_pending()
+    answers = {kind: getattr(manager.hook, f"harness_{kind}")() for kind in KINDS}
+    return {kind: [spec for answer in lists for spec in answer] for kind, lists in answers.items()}
+
+
+def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
+    """Raises PluginError for a declaration of the wrong type or a name given twice."""
+    for kind, specs in declared.items():
+        for spec in specs:
+            if not isinstance(spec, KINDS[kind]):
+                raise PluginError(f"harness_{kind} returned {spec!r}; return a list of {KINDS[kind]!r}")
+        names = [spec.name for spec in specs]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise PluginError(f"harness_{kind} offers {twice} twice; give each its own name")

@@ -1,0 +1,408 @@
+"""The plan: a suite expanded into trials with their states. Pure: what is done, matched and here is passed in; nothing runs.
+
+Trials are ordered so that whole pairs come first (all methods of one seed, then the next seed), timing trials last; a run
+that is cut short, by `--limit` or by Ctrl-C, so leaves complete pairs.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from harness.catalogue import Catalogue, Offer
+from harness.errors import HarnessError, NothingSelected
+from harness.identity import digest, pair_key, series_key, trial_id
+from harness.nets import Net
+from harness.records import FAILURES, Trial
+from harness.specs import Component, Learner, Method, Params, Task, Track
+from harness.suite import MethodEntry, Suite, TaskEntry, expand
+
+State = Literal["done", "missing", "failed", "unsupported"]
+TIMING_PROCESSES = 3
+
+
+@dataclass(frozen=True)
+class Here:
+    """What the plan must know of this machine. devices: those that can be used; missing_data: data sets not found."""
+
+    torch_version: str
+    devices: Mapping[str, str]  # device -> "" if usable, else why not
+    missing_data: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the registry knows of a trial: the status of its latest attempt, what that measured, how long it took."""
+
+    status: str
+    quantities: frozenset[str]
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True)
+class MatchRequest:
+    """Find the value of `where` ("net.width" or "method.<knob>") at which the cost of a method meets the baseline's."""
+
+    unit: str
+    tolerance: float
+    to: str
+    where: str
+    start: int
+    method: str
+    method_params: Mapping[str, Any]
+    target_method: str
+    target_params: Mapping[str, Any]
+    net: Mapping[str, Any] | None
+    target_net: Mapping[str, Any] | None
+    train: Mapping[str, Any] | None
+    shape: Mapping[str, int]
+    track: str
+    code: str
+
+    @property
+    def key(self) -> str:
+        return digest(asdict(self))
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What the search found. value None: cannot be matched, and why."""
+
+    value: int | None
+    target: float
+    got: float
+    reason: str = ""
+
+    @property
+    def mismatch(self) -> float:
+        return self.got / self.target - 1.0 if self.target else math.inf
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of the plan. predicted_s: from earlier attempts of this series on this machine, or of its siblings."""
+
+    trial: Trial
+    state: State
+    predicted_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Trials that the suite asks for and that will not run, why, and the mend."""
+
+    what: str
+    mend: str
+    trials: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    suite: str
+    planned: tuple[Planned, ...]
+    notes: tuple[Note, ...] = ()
+
+    def count(self, state: State) -> int:
+        return sum(p.state == state for p in self.planned)
+
+    @property
+    def predicted_s(self) -> float | None:
+        """Predicted seconds of what is missing, one at a time; None where nothing is known."""
+        known = [p.predicted_s for p in self.planned if p.state == "missing" and p.predicted_s is not None]
+        missing = self.count("missing")
+        return sum(known) * missing / len(known) if known else (0.0 if not missing else None)
+
+
+@dataclass
+class Notes:
+    """Counts of skipped trials by reason."""
+
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def add(self, what: str, mend: str, trials: int = 1) -> None:
+        self.counts[what, mend] = self.counts.get((what, mend), 0) + trials
+
+    def made(self) -> tuple[Note, ...]:
+        return tuple(Note(what, mend, n) for (what, mend), n in self.counts.items())
+
+
+def make_plan(
+    suite: Suite,
+    catalogue: Catalogue,
+    here: Here,
+    done: Mapping[str, Done],
+    matched: Mapping[str, Matched],
+    times: Mapping[str, float] | None = None,
+) -> Plan:
+    """Expand the suite. done: by trial id; matched: by MatchRequest.key; times: seconds by series key, on this machine."""
+    notes = Notes()
+    trials = sorted(expand_trials(suite, catalogue, here, matched, notes), key=pairs_first)
+    planned = [Planned(t, state_of(t, done), (times or {}).get(t.series_key)) for t in trials]
+    return Plan(suite.name, tuple(fill_predictions(planned)), notes.made())
+
+
+def pairs_first(trial: Trial) -> tuple[Any, ...]:
+    """Quality before timing; then seed, so that a cut leaves whole pairs; the rest only makes the order definite."""
+    return (trial.kind != "quality", trial.seed, trial.device, trial.task, trial.pair_key, trial.method, trial.trial_id)
+
+
+def state_of(trial: Trial, done: Mapping[str, Done]) -> State:
+    last = done.get(trial.trial_id)
+    if last is None or last.status == "interrupted":
+        return "missing"
+    if last.status == "unsupported":
+        return "unsupported"
+    if last.status in FAILURES:
+        return "failed"
+    return "done" if set(trial.measure) <= last.quantities else "missing"
+
+
+def fill_predictions(planned: Sequence[Planned]) -> Iterator[Planned]:
+    """A series never run takes as long as its siblings of other seeds, where there are any."""
+    known: dict[tuple[str, ...], list[float]] = {}
+    for p in planned:
+        if p.predicted_s is not None:
+            known.setdefault(sibling(p.trial), []).append(p.predicted_s)
+    for p in planned:
+        times = known.get(sibling(p.trial))
+        yield p if p.predicted_s is not None or not times else Planned(p.trial, p.state, sum(times) / len(times))
+
+
+def sibling(trial: Trial) -> tuple[str, ...]:
+    return (trial.kind, trial.method, trial.task, trial.device, str(trial.net), str(trial.budget))
+
+
+# Expansion ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Use:
+    """A method on a task in a net, all parameters filled in, before seeds and devices."""
+
+    method: Offer[Method]
+    method_params: Mapping[str, Any]
+    role: str
+    task: Offer[Task]
+    task_params: Mapping[str, Any]
+    track: Offer[Track]
+    net: Net | None
+
+
+def expand_uses(suite: Suite, catalogue: Catalogue) -> Iterator[Use]:
+    """Every method x parameters on every task x parameters of its track, in every net (learners: in none)."""
+    for task_entry in suite.tasks:
+        task = catalogue.task(task_entry.use)
+        track = catalogue.track(task.spec.track)
+        for task_params in filled(task_entry, task.spec.params):
+            for method_entry in suite.methods:
+                method = catalogue.method(method_entry.use)
+                if isinstance(method.spec, Learner) and catalogue.track(method.spec.track) is not track:
+                    continue
+                if isinstance(method.spec, Component) and not track.spec.learner:
+                    continue
+                nets: Sequence[Net | None] = suite.net if isinstance(method.spec, Component) else (None,)
+                for method_params in filled(method_entry, method.spec.params):
+                    for net in nets:
+                        yield Use(method, method_params, method_entry.role, task, task_params, track, net)
+
+
+def filled(entry: MethodEntry | TaskEntry, model: type[Params]) -> Iterator[dict[str, Any]]:
+    """The entry's parameters, grid and zip expanded, with the model's defaults filled in."""
+    for params in expand(entry):
+        yield model.model_validate(params).model_dump(mode="json")
+
+
+def expand_trials(
+    suite: Suite, catalogue: Catalogue, here: Here, matched: Mapping[str, Matched], notes: Notes
+) -> Iterator[Trial]:
+    for use in expand_uses(suite, catalogue):
+        for device in suite.devices:
+            trials = list(trials_of(use, device, suite, catalogue, here, matched, notes))
+            kept = [t for t in trials if not excluded(t, suite.exclude)]
+            reason = unavailable(use, device, here, catalogue)
+            if reason and kept:
+                notes.add(*reason, trials=len(kept))
+                continue
+            yield from kept
+
+
+def unavailable(use: Use, device: str, here: Here, catalogue: Catalogue) -> tuple[str, str] | None:
+    """Why trials of this use cannot run on this machine, and the mend."""
+    why = here.devices.get(device, f"no device {device!r}")
+    if why:
+        return f"device {device}: {why}", f"run on a machine with {device}, or use --device cpu"
+    absent = sorted(set(datasets_of(use.task.spec, use.task_params)) & here.missing_data)
+    if absent:
+        return f"data {', '.join(absent)} not found", f"put it into the data folder (--data-dir); `harness data list` says where {absent[0]} comes from"
+    return None
+
+
+def datasets_of(task: Task, params: Mapping[str, Any]) -> tuple[str, ...]:
+    return task.datasets if isinstance(task.datasets, tuple) else task.datasets(task.params.model_validate(params))
+
+
+def trials_of(
+    use: Use, device: str, suite: Suite, catalogue: Catalogue, here: Here, matched: Mapping[str, Matched], notes: Notes
+) -> Iterator[Trial]:
+    request = match_request(use, suite, catalogue)
+    match = None
+    net, params = (use.net.model_dump(mode="json") if use.net else None), dict(use.method_params)
+    seeds = [("quality", s) for s in suite.seeds] + [("timing", s) for s in range(TIMING_PROCESSES if suite.measure.timing else 0)]
+    if request is not None:
+        found = matched.get(request.key)
+        if found is None or found.value is None:
+            why = found.reason if found else "the search has not run"
+            notes.add(f"{use.method.name} cannot be matched to {request.to} on {use.task.name}: {why}",
+                      "loosen the tolerance of budget.match, or exclude it", trials=len(seeds))  # fmt: skip
+            return
+        net, params = placed(request.where, found.value, net, params)
+        match = {"where": request.where, "value": found.value, "to": request.to, "unit": request.unit,
+                 "target": found.target, "got": found.got, "mismatch": found.mismatch}  # fmt: skip
+    shared: dict[str, Any] = {
+        "track": use.track.ref, "method": use.method.ref, "method_params": params, "role": use.role,
+        "paper": catalogue.paper_of(use.method.plugin), "task": use.task.ref, "task_params": dict(use.task_params), "net": net,
+        "train": suite.train.model_dump(mode="json") if use.net else None, "budget": budget_of(use, suite), "tuning": None,
+        "device": device, "dtype": suite.dtype, "threads": suite.threads, "root_seed": suite.root_seed, "matched": match,
+        "code_digest": catalogue.code_digest(use.method, use.task, use.track),
+        "data_digest": data_digest(use, catalogue), "torch_version": here.torch_version,
+    }  # fmt: skip
+    for kind, seed in seeds:
+        measure = quantities(use, suite, catalogue) if kind == "quality" else tuple(suite.measure.timing)
+        fields = {**shared, "kind": kind, "seed": seed}
+        yield Trial(
+            **fields, measure=measure, series_key=series_key(fields), trial_id=trial_id(fields), pair_key=pair_key(fields)
+        )
+
+
+def placed(where: str, value: int, net: dict[str, Any] | None, params: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """net and parameters with the matched knob turned."""
+    owner, _, knob = where.partition(".")
+    return ({**(net or {}), knob: value}, params) if owner == "net" else (net, {**params, knob: value})
+
+
+def budget_of(use: Use, suite: Suite) -> dict[str, float]:
+    """The budget's units that the track declares; epochs become samples seen."""
+    clocks = {*use.track.spec.clocks, "wall_s"}
+    units = {u: float(v) for u, v in suite.budget.units.items() if u in clocks}
+    if "epochs" in suite.budget.units and "samples_seen" in clocks:
+        items = shape_of(use).get("train_items")
+        if items is None:
+            raise HarnessError(f"budget.epochs: task {use.task.name!r} declares no train_items; give samples_seen instead")
+        units["samples_seen"] = min(units.get("samples_seen", math.inf), float(suite.budget.units["epochs"]) * items)
+    return units
+
+
+def shape_of(use: Use) -> Mapping[str, int]:
+    spec = use.task.spec
+    return spec.shape(spec.params.model_validate(use.task_params)) if spec.shape else {}
+
+
+def quantities(use: Use, suite: Suite, catalogue: Catalogue) -> tuple[str, ...]:
+    """What a quality trial must measure: the suite's choice among the task's metrics and its track's probes, else all metrics."""
+    own = [m.name for m in use.task.spec.metrics]
+    probed = [m.name for o in catalogue.probes if catalogue.track(o.spec.track) is use.track for m in o.spec.metrics]
+    chosen = suite.measure.quality
+    return tuple(sorted(own if chosen is None else set(chosen) & {*own, *probed}))
+
+
+def data_digest(use: Use, catalogue: Catalogue) -> str:
+    names = datasets_of(use.task.spec, use.task_params)
+    return digest({name: catalogue.dataset(name).spec.digest for name in names})
+
+
+def excluded(trial: Trial, patterns: Iterable[Mapping[str, Any]]) -> bool:
+    """A trial is left out if every entry of one pattern fits: {"method": "evonorm-*", "net.arch": "mlp"}."""
+    return any(all(fits(trial, name, value) for name, value in pattern.items()) for pattern in patterns)
+
+
+def fits(trial: Trial, name: str, wanted: Any) -> bool:
+    owner, _, key = name.partition(".")
+    if not key:
+        value = getattr(trial, owner)
+        value = value.rpartition("/")[2] if owner in ("method", "task", "track") and "/" not in str(wanted) else value
+    else:
+        source = {"method": trial.method_params, "task": trial.task_params, "net": trial.net, "train": trial.train}[owner]
+        value = (source or {}).get(key)
+    return fnmatch.fnmatchcase(str(value), str(wanted))
+
+
+# Matching -------------------------------------------------------------------------------------------------------------
+
+
+def match_requests(suite: Suite, catalogue: Catalogue) -> list[MatchRequest]:
+    """The searches that the suite's `match` needs, each once."""
+    found = {}
+    for use in expand_uses(suite, catalogue):
+        request = match_request(use, suite, catalogue)
+        if request is not None:
+            found[request.key] = request
+    return list(found.values())
+
+
+def match_request(use: Use, suite: Suite, catalogue: Catalogue) -> MatchRequest | None:
+    """None where the suite matches nothing, where the track cannot, or where the method is the baseline itself."""
+    match = suite.budget.match
+    if match is None or match.unit not in use.track.spec.matchable:
+        return None
+    target = catalogue.method(match.to)
+    if target.ref == use.method.ref:
+        return None
+    entry = next(e for e in suite.methods if catalogue.method(e.use).ref == target.ref)
+    target_net = suite.net[0] if use.net is None and isinstance(target.spec, Component) and suite.net else use.net
+    if isinstance(use.method.spec, Component):
+        where, start = "net.width", use.net.width if use.net else 1
+    elif use.method.spec.knob and use.method.spec.cost:
+        where, start = f"method.{use.method.spec.knob}", int(use.method_params[use.method.spec.knob])
+    else:
+        raise HarnessError(f"budget.match: learner {use.method.name!r} declares no knob and cost; exclude it or give it both")
+    return MatchRequest(
+        unit=match.unit, tolerance=match.tolerance, to=match.to, where=where, start=start,
+        method=use.method.ref, method_params=use.method_params,
+        target_method=target.ref, target_params=next(filled(entry, target.spec.params)),
+        net=use.net.model_dump(mode="json") if use.net else None,
+        target_net=target_net.model_dump(mode="json") if target_net else None,
+        train=suite.train.model_dump(mode="json"), shape=shape_of(use), track=use.track.ref,
+        code=catalogue.code_digest(use.method, use.task, use.track),
+    )  # fmt: skip
+
+
+# Selection ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the command line narrows: globs on names, share or number of trials, which states run again."""
+
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    limit: float | None = None
+    retry_failed: bool = False
+    force: bool = False
+    shard: tuple[int, int] | None = None  # 1-based I of N
+
+
+def narrow(plan: Plan, selection: Selection) -> Plan:
+    """The plan with only what the filters leave. Raises NothingSelected if that is nothing."""
+    kept = [p for p in plan.planned if glob_match(p.trial.method, selection.methods) and glob_match(p.trial.task, selection.tasks)]
+    if selection.limit is not None:
+        kept = kept[: math.ceil(selection.limit * len(kept)) if selection.limit < 1 else int(selection.limit)]
+    if selection.shard is not None:
+        index, of = selection.shard
+        kept = [p for p in kept if int(p.trial.pair_key[:8], 16) % of == index - 1]  # by pair: a shard holds whole pairs
+    if not kept:
+        raise NothingSelected(f"nothing selected: the suite has {len(plan.planned)} trials, and the filters leave none")
+    return Plan(plan.suite, tuple(kept), plan.notes)
+
+
+def glob_match(ref: str, globs: Sequence[str]) -> bool:
+    name = ref.rpartition("/")[2]
+    return not globs or any(fnmatch.fnmatchcase(ref if "/" in g else name, g) for g in globs)
+
+
+def to_run(plan: Plan, selection: Selection) -> list[Trial]:
+    """The trials that a run executes, in order."""
+    again = {"missing"} | ({"failed", "unsupported"} if selection.retry_failed else set())
+    return [p.trial for p in plan.planned if selection.force or p.state in again]

@@ -1,0 +1,1 @@
+"""The papers: one folder each. What a third party writes looks the same, in a repository of its own."""

@@ -1,0 +1,29 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """The one source of randomness of a test."""
+    return torch.Generator().manual_seed(20260217)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The data folder, or a skip with the reason."""
+    named = os.environ.get("HARNESS_DATA_DIR")
+    if not named:
+        pytest.skip("needs the data folder: set HARNESS_DATA_DIR")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.fail(f"HARNESS_DATA_DIR={named!r} is no folder")
+    return folder
