@@ -18,7 +18,7 @@ _HOMES = {
     ],
     "harness.rules": [
         "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
-        "better", "non_inferior", "solved_share",
+        "better", "given", "non_inferior", "solved_share",
     ],
     "harness.errors": ["Diverged", "HarnessError", "Invalid", "Unsupported"],
     "harness.hookspecs": ["hookimpl"],
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.hookspecs import hookimpl
     from harness.rules import (
         All, AtLeast, Cell, Corr, Diff, Every, Over, Rank, Ratio, Seeds, Share, Slope, Within,
-        better, non_inferior, solved_share,
+        better, given, non_inferior, solved_share,
     )  # fmt: skip
     from harness.specs import (
         Claim, Component, Dataset, Instance, Learner, Metric, Paper, Params, Probe, Series, Task, Track,

@@ -55,6 +55,10 @@ class Clocks:
         for unit, amount in units.items():
             self.spent[unit] = self.spent.get(unit, 0.0) + amount
 
+    def charge(self, seconds: float) -> None:
+        """Add seconds that this process did not wait for: work that another trial did and this one profits from."""
+        self._elapsed += seconds
+
     def left(self, unit: str) -> float:
         used = self.wall_s if unit == "wall_s" else self.spent.get(unit, 0.0)
         return self.budget.get(unit, float("inf")) - used
@@ -64,7 +68,7 @@ class Clocks:
 
 
 class Context:
-    """See the module. Attributes for plugins: device, dtype, budget, scratch, net, train (the last two None for learners)."""
+    """See the module. Attributes for plugins: device, dtype, threads, budget, scratch; net and train (None for learners)."""
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Context:
         seed: int,
         task: str,
         scratch: Path,
+        threads: int = 1,
         net: Mapping[str, Any] | None = None,
         train: Mapping[str, Any] | None = None,
         derive: Callable[[Context, str, Mapping[str, Any]], Any] | None = None,
@@ -84,6 +89,7 @@ class Context:
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.budget = dict(budget)
         self.scratch = scratch
+        self.threads = threads
         self.net = net
         self.train = train
         self.stage: Stage = "load"
@@ -116,9 +122,10 @@ class Context:
     def spend(self, **units: float) -> None:
         """Call before each piece of work with what it will cost: ctx.spend(samples_seen=64, steps=1).
 
-        Ends `solve` (BudgetSpent) where the budget would be exceeded; the last offer is then the result.
+        Ends `solve` (BudgetSpent) where the budget would be exceeded; the last offer is then the result. Free in score.
         """
-        self.clocks.spend(units)
+        if self.stage != "score":
+            self.clocks.spend(units)
 
     def left(self, unit: str) -> float:
         """What is left of a budget unit; inf where the suite sets none."""

@@ -67,13 +67,13 @@ def trial_id(fields: Mapping[str, Any]) -> str:
 
 
 def pair_key(fields: Mapping[str, Any]) -> str:
-    """Names what two methods must share to be compared: the series without method, its parameters and the matched knob.
+    """Names what two methods must share to be compared: the series without method and its parameters.
 
-    fields["matched"] is None or {"where": "net.width" | "method.<knob>", ...}; a matched net.width is left out of net.
+    fields["matched"] is None or holds the "net" and "train" of the baseline that the trial was matched to: they stand for
+    its own, so that a matched width, or a learner that has no net, pairs with that baseline.
     """
     shared = {name: fields[name] for name in SERIES if name not in ("method", "method_params")}
     matched = fields.get("matched")
-    if matched and matched["where"].startswith("net.") and shared["net"] is not None:
-        knob = matched["where"].removeprefix("net.")
-        shared["net"] = {name: value for name, value in shared["net"].items() if name != knob}
+    if matched:
+        shared |= {"net": matched["net"], "train": matched["train"]}
     return digest(shared)

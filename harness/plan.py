@@ -18,7 +18,7 @@ from harness.identity import digest, pair_key, series_key, trial_id
 from harness.nets import Net
 from harness.records import FAILURES, Trial
 from harness.specs import Component, Learner, Method, Params, Task, Track
-from harness.suite import MethodEntry, Suite, TaskEntry, expand
+from harness.suite import MethodEntry, Suite, TaskEntry, expand, matches, resolve_params
 
 State = Literal["done", "missing", "failed", "unsupported"]
 TIMING_PROCESSES = 3
@@ -212,7 +212,7 @@ def expand_uses(suite: Suite, catalogue: Catalogue) -> Iterator[Use]:
 def filled(entry: MethodEntry | TaskEntry, model: type[Params]) -> Iterator[dict[str, Any]]:
     """The entry's parameters, grid and zip expanded, with the model's defaults filled in."""
     for params in expand(entry):
-        yield model.model_validate(params).model_dump(mode="json")
+        yield resolve_params(model, params)
 
 
 def expand_trials(
@@ -260,7 +260,8 @@ def trials_of(
             return
         net, params = placed(request.where, found.value, net, params)
         match = {"where": request.where, "value": found.value, "to": request.to, "unit": request.unit,
-                 "target": found.target, "got": found.got, "mismatch": found.mismatch}  # fmt: skip
+                 "target": found.target, "got": found.got, "mismatch": found.mismatch,
+                 "net": request.target_net, "train": request.train if request.target_net else None}  # fmt: skip
     shared: dict[str, Any] = {
         "track": use.track.ref, "method": use.method.ref, "method_params": params, "role": use.role,
         "paper": catalogue.paper_of(use.method.plugin), "task": use.task.ref, "task_params": dict(use.task_params), "net": net,
@@ -326,7 +327,7 @@ def fits(trial: Trial, name: str, wanted: Any) -> bool:
     else:
         source = {"method": trial.method_params, "task": trial.task_params, "net": trial.net, "train": trial.train}[owner]
         value = (source or {}).get(key)
-    return fnmatch.fnmatchcase(str(value), str(wanted))
+    return matches(value, wanted)
 
 
 # Matching -------------------------------------------------------------------------------------------------------------
@@ -348,9 +349,9 @@ def match_request(use: Use, suite: Suite, catalogue: Catalogue) -> MatchRequest 
     if match is None or match.unit not in use.track.spec.matchable:
         return None
     target = catalogue.method(match.to)
-    if target.ref == use.method.ref:
+    target_params = next(filled(match.entry, target.spec.params))
+    if target.ref == use.method.ref and target_params == use.method_params:
         return None
-    entry = next(e for e in suite.methods if catalogue.method(e.use).ref == target.ref)
     target_net = suite.net[0] if use.net is None and isinstance(target.spec, Component) and suite.net else use.net
     if isinstance(use.method.spec, Component):
         where, start = "net.width", use.net.width if use.net else 1
@@ -361,7 +362,7 @@ def match_request(use: Use, suite: Suite, catalogue: Catalogue) -> MatchRequest 
     return MatchRequest(
         unit=match.unit, tolerance=match.tolerance, to=match.to, where=where, start=start,
         method=use.method.ref, method_params=use.method_params,
-        target_method=target.ref, target_params=next(filled(entry, target.spec.params)),
+        target_method=target.ref, target_params=target_params,
         net=use.net.model_dump(mode="json") if use.net else None,
         target_net=target_net.model_dump(mode="json") if target_net else None,
         train=suite.train.model_dump(mode="json"), shape=shape_of(use), track=use.track.ref,

@@ -21,8 +21,8 @@ class Trial:
     """method x parameters x task x device x dtype x threads x seed, fully resolved; nothing has run.
 
     method and task are full references ("dist/name"). net and train are None for a learner. seed: the seed index, or the
-    number of the fresh process for timing. matched: what `match` chose, {"where", "value", "to", "target", "got",
-    "mismatch"}, or None.
+    number of the fresh process for timing. matched: what `match` chose, {"where", "value", "to", "unit", "target",
+    "got", "mismatch"} and the baseline's "net" and "train"; or None.
     """
 
     kind: Kind
@@ -190,10 +190,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One execution of a trial: the row of the registry."""
+    """One execution of a trial: the row of the registry.
+
+    declared: the metrics that the trial owes, without values, so that a failed attempt can count as their `worst`.
+    """
 
     attempt_id: str
     trial: Trial
     outcome: Outcome
     provenance: Provenance
     blobs: tuple[Blob, ...] = ()
+    declared: tuple[Measurement, ...] = ()

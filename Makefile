@@ -1,0 +1,36 @@
+# `make run` and `make test` do all the set-up; nothing else has to be installed first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test test-slow lint bench schema clean
+
+run: $(VENV)/installed
+	$(BIN)/harness run suites/vision.yaml
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks
+
+schema: $(VENV)/installed
+	$(BIN)/harness schema > suites/suite.schema.json
+
+# Exact versions: anything looser may pull another torch, with gigabytes of CUDA packages.
+$(VENV)/installed: pyproject.toml plugins/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images]' -e 'plugins[certify]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

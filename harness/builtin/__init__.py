@@ -1,0 +1,35 @@
+"""The core's own plugin: two tracks, their tasks, the baselines. It has no door that other plugins lack."""
+
+from __future__ import annotations
+
+from harness.builtin.baselines import METHODS
+from harness.builtin.datasets import DATASETS
+from harness.builtin.tasks import TASKS
+from harness.builtin.tracks import PROBES, TRACKS
+from harness.hookspecs import hookimpl
+from harness.specs import Dataset, Method, Probe, Task, Track
+
+
+@hookimpl
+def harness_tracks() -> list[Track]:
+    return TRACKS
+
+
+@hookimpl
+def harness_tasks() -> list[Task]:
+    return TASKS
+
+
+@hookimpl
+def harness_methods() -> list[Method]:
+    return METHODS
+
+
+@hookimpl
+def harness_probes() -> list[Probe]:
+    return PROBES
+
+
+@hookimpl
+def harness_datasets() -> list[Dataset]:
+    return DATASETS

@@ -1,0 +1,282 @@
+"""What people see: plans, progress, leaderboards, drawn with rich. Tables go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from harness.leaderboard import Board, Row
+from harness.plan import Plan
+from harness.records import Attempt, Trial
+from harness.run import Progress
+from harness.stats import Interval
+
+BAR_CELLS = 24
+PLAIN_EVERY_S = 10.0
+
+
+def console() -> Console:
+    """Stdout; 120 columns where it is no terminal, so that a log or a README holds whole rows."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=130)
+
+
+# The plan -------------------------------------------------------------------------------------------------------------
+
+
+def draw_plan(plan: Plan) -> None:
+    """Trials by method, task and net with their states, then what is skipped and the predicted time."""
+    table = Table(title=f"{plan.suite}: {len(plan.planned)} trials", title_justify="left")
+    for name in ("kind", "task", "net", "method", "role", "device"):
+        table.add_column(name)
+    for name in ("done", "missing", "failed"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple[str, ...], dict[str, int]] = {}
+    for p in plan.planned:
+        states = groups.setdefault(plan_row(p.trial), {})
+        states[p.state] = states.get(p.state, 0) + 1
+    for key, states in sorted(groups.items()):
+        counts = [states.get("done", 0), states.get("missing", 0), states.get("failed", 0) + states.get("unsupported", 0)]
+        table.add_row(*key, *(str(n) if n else "" for n in counts))
+    out = console()
+    out.print(table)
+    for note in plan.notes:
+        out.print(f"skipped: {note.trials} trials: {note.what}; {note.mend}", markup=False)
+    predicted = plan.predicted_s
+    when = "unknown: no earlier records of these trials here" if predicted is None else f"{predicted:.0f} s, one trial at a time"
+    out.print(f"{plan.count('missing')} to run, {plan.count('done')} done; predicted time {when}", markup=False)
+
+
+def plan_row(trial: Trial) -> tuple[str, ...]:
+    net = f"{trial.net['arch']} w{trial.net['width']} d{trial.net['depth']}" if trial.net else ""
+    if trial.matched:
+        net += f" ({trial.matched['mismatch']:+.1%} {trial.matched['unit']})"
+    return trial.kind, short(trial.task), net, short(trial.method), trial.role, trial.device
+
+
+def short(ref: str) -> str:
+    return ref.rpartition("/")[2]
+
+
+# Progress -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def draw_progress(suite: str, plan: Plan, trials: Sequence[Trial], parallel: int) -> Iterator[Progress]:
+    """A live bar where stderr is a terminal, plain lines where it is a file."""
+    err = Console(stderr=True, highlight=False)
+    if not trials:
+        yield Progress()
+    elif err.is_terminal:
+        with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                 TextColumn("{task.fields[state]}"), console=err) as bar:  # fmt: skip
+            yield LiveProgress(bar, suite, plan, trials, parallel)
+    else:
+        yield PlainProgress(suite, plan, trials, parallel)
+
+
+class Tally(Progress):
+    """Counts, what is running, and the time left from predictions, or from the pace so far."""
+
+    def __init__(self, suite: str, plan: Plan, trials: Sequence[Trial], parallel: int) -> None:
+        self.suite, self.total, self.parallel = suite, len(trials), parallel
+        self.predicted = {p.trial.trial_id: p.predicted_s for p in plan.planned}
+        self.running: dict[str, Trial] = {}
+        self.waiting = {t.trial_id for t in trials}
+        self.done = self.failed = 0
+        self.began = time.monotonic()
+
+    def started(self, trial: Trial) -> None:
+        self.running[trial.trial_id] = trial
+
+    def finished(self, attempt: Attempt) -> None:
+        self.running.pop(attempt.trial.trial_id, None)
+        self.waiting.discard(attempt.trial.trial_id)
+        self.done += 1
+        self.failed += attempt.outcome.status not in ("ok", "unsupported")
+
+    def left_s(self) -> float | None:
+        known = [p for key in self.waiting if (p := self.predicted.get(key)) is not None]
+        if self.done >= self.parallel:
+            return (time.monotonic() - self.began) / self.done * len(self.waiting)
+        return sum(known) / self.parallel if len(known) == len(self.waiting) else None
+
+    def state(self) -> str:
+        left = self.left_s()
+        ends = f", {left:.0f} s left" if left is not None else ""
+        return f"{self.done - self.failed} done, {self.failed} failed, {len(self.running)} running{ends}"
+
+
+class LiveProgress(Tally):
+    def __init__(self, bar: Bar, suite: str, plan: Plan, trials: Sequence[Trial], parallel: int) -> None:
+        super().__init__(suite, plan, trials, parallel)
+        self.bar = bar
+        self.row = bar.add_task(suite, total=self.total, state=self.state())
+
+    def started(self, trial: Trial) -> None:
+        super().started(trial)
+        self.bar.update(self.row, state=self.state())
+
+    def finished(self, attempt: Attempt) -> None:
+        super().finished(attempt)
+        if attempt.outcome.status not in ("ok", "unsupported"):
+            self.bar.console.print(failure_line(attempt), markup=False)
+        self.bar.update(self.row, completed=self.done, state=self.state())
+
+
+class PlainProgress(Tally):
+    def __init__(self, suite: str, plan: Plan, trials: Sequence[Trial], parallel: int) -> None:
+        super().__init__(suite, plan, trials, parallel)
+        self.said = time.monotonic()
+        click.echo(f"{suite}: {self.total} trials, {parallel} at once", err=True)
+
+    def finished(self, attempt: Attempt) -> None:
+        super().finished(attempt)
+        if attempt.outcome.status not in ("ok", "unsupported"):
+            click.echo(failure_line(attempt), err=True)
+        if self.done == self.total or time.monotonic() - self.said >= PLAIN_EVERY_S:
+            self.said = time.monotonic()
+            click.echo(f"{self.suite}: {self.done}/{self.total}: {self.state()}", err=True)
+
+
+def failure_line(attempt: Attempt) -> str:
+    first = attempt.outcome.error.strip().splitlines()[-1] if attempt.outcome.error.strip() else ""
+    return f"{attempt.outcome.status}: {attempt.trial.label}: {first} (harness logs {attempt.attempt_id[:16]})"
+
+
+# Leaderboards ---------------------------------------------------------------------------------------------------------
+
+
+def draw_leaderboards(boards: Sequence[Board], *, as_json: bool) -> None:
+    """One table a board, best first."""
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(b) for b in boards]))
+        return
+    out = console()
+    if not boards:
+        out.print("no attempts to rank yet")
+    for board in boards:
+        out.print(draw_board(board))
+        for line in footnotes(board):
+            out.print(line, markup=False)
+        out.print()
+
+
+def draw_board(board: Board) -> Table:
+    table = Table(title=board_title(board), title_justify="left", title_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("method")
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(board.metric.better, "")
+    table.add_column(f"{board.metric.name}{arrow} [95 %]", justify="right")
+    table.add_column("", no_wrap=True)
+    if board.baseline:
+        table.add_column(f"- {board.baseline} [95 %]", justify="right")
+    for metric in board.further:
+        table.add_column(metric.name + {"higher": " ↑", "lower": " ↓"}.get(metric.better, ""), justify="right")
+    regions = sorted({region for row in board.rows for region in row.timings})
+    for region in regions:
+        table.add_column(f"{region} ms", justify="right")
+    if any(row.params is not None for row in board.rows):
+        table.add_column("params", justify="right")
+    table.add_column("solve s", justify="right", style="dim")
+    table.add_column("ok/failed", justify="right")
+    low, high = scale(board)
+    for rank, row in enumerate(board.rows, 1):
+        cells = [str(rank) if row.ranked else "", method_cell(row), interval_cell(row.interval), bar(row.interval, low, high)]
+        if board.baseline:
+            cells.append(interval_cell(row.difference, signed=True))
+        cells += [number(row.others.get(m.name)) for m in board.further]
+        cells += [timing_cell(row.timings.get(region)) for region in regions]
+        if any(r.params is not None for r in board.rows):
+            cells.append("" if row.params is None else f"{row.params:,}")
+        cells += [number(row.solve_s), f"{row.n_ok}/{row.n_failed}"]
+        table.add_row(*(c if isinstance(c, Text) else Text(c) for c in cells))
+    return table
+
+
+def board_title(board: Board) -> Text:
+    shared = board.shared
+    net = shared["net"]
+    parts = [board.task]
+    if net:
+        parts.append(" ".join([net["arch"], *(f"{k} {net[k]}" for k in ("width", "depth") if k in net), f"norm {net['norm']}"]))
+    parts.append(", ".join(f"{k} {v:g}" for k, v in (shared["budget"] or {}).items()) or "no budget")
+    parts.append(f"{shared['device']} {shared['dtype']} {shared['threads']} thread{'s' if shared['threads'] > 1 else ''}")
+    return Text(" | ".join(parts))
+
+
+def footnotes(board: Board) -> list[str]:
+    """What a reader must know beside the numbers."""
+    lines = []
+    if any(r.n_failed for r in board.rows):
+        lines.append("failed attempts count as the metric's declared worst; where none is declared they are left out")
+    if any(r.n_unsupported for r in board.rows):
+        names = ", ".join(r.method for r in board.rows if r.n_unsupported)
+        lines.append(f"unsupported here: {names} (`harness logs` says why)")
+    if any(r.mismatch for r in board.rows):
+        worst = max((r for r in board.rows if r.mismatch), key=lambda r: abs(r.mismatch or 0))
+        lines.append(f"matched sizes; largest mismatch {worst.mismatch:+.2%} ({worst.method})")
+    few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
+    if few < 5:
+        lines.append(f"{few} seeds: intervals are indicative; --seeds 10 gives better ones")
+    return lines
+
+
+def method_cell(row: Row) -> str:
+    return row.method + (f" ({row.role})" if row.role != "method" else "")
+
+
+def scale(board: Board) -> tuple[float, float]:
+    """The range of a board's interval bars; rows far off (a diverged method) do not squeeze the others."""
+    shown = [r.interval for r in board.rows if r.interval and r.n_ok]
+    ends = sorted(v for i in shown for v in (i.low if i.low is not None else i.mean, i.high if i.high is not None else i.mean))
+    return (ends[0], ends[-1]) if ends else (0.0, 1.0)
+
+
+def bar(interval: Interval | None, low: float, high: float) -> Text:
+    """An interval as ├──●──┤ on the board's common scale."""
+    if interval is None or high <= low:
+        return Text("")
+    cells = [" "] * BAR_CELLS
+
+    def place(value: float) -> int:
+        return min(BAR_CELLS - 1, max(0, round((value - low) / (high - low) * (BAR_CELLS - 1))))
+
+    left = place(interval.low if interval.low is not None else interval.mean)
+    right = place(interval.high if interval.high is not None else interval.mean)
+    for i in range(left, right + 1):
+        cells[i] = "─"
+    cells[left], cells[right] = "├", "┤"
+    cells[place(interval.mean)] = "●"
+    return Text("".join(cells))
+
+
+def interval_cell(interval: Interval | None, *, signed: bool = False) -> str:
+    if interval is None:
+        return ""
+    sign = "+" if signed else ""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:{sign}.4f}"
+    return f"{interval.mean:{sign}.4f} [{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
+
+
+def timing_cell(medians: tuple[float, ...] | None) -> str:
+    """Median of the processes' medians, with their range: what varies between processes is the doubt."""
+    if not medians:
+        return ""
+    middle = sorted(medians)[len(medians) // 2]
+    return f"{middle * 1e3:.3g} ({min(medians) * 1e3:.3g}-{max(medians) * 1e3:.3g})"
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,78 @@
+"""Options that several commands share, each with its variable; sizes, durations and lists as people write them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """click.option, also readable from HARNESS_<NAME>."""
+    long = next(n for n in names if n.startswith("--")).split("/")[0]
+    return click.option(*names, envvar="HARNESS_" + long.removeprefix("--").replace("-", "_").upper(), **settings)
+
+
+def example(text: str) -> str:
+    """An epilog with one example that works."""
+    return f"\b\nExample:\n  {text}"
+
+
+registry_option = option(
+    "--registry", type=click.Path(path_type=Path, file_okay=False), default=Path("registry/local"), show_default=True,
+    help="Folder of the registry.",
+)  # fmt: skip
+data_dir_option = option(
+    "--data-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), default=None,
+    help="Folder with data that is not embedded.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+
+
+def cache_dir() -> Path:
+    """Where derived things are kept that can be made again: HARNESS_CACHE_DIR, else the user's cache folder."""
+    named = os.environ.get("HARNESS_CACHE_DIR")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paper-harness"
+
+
+class CommaList(click.ParamType[tuple[str, ...]]):
+    """`a,b` or the option given twice."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(v.strip() for v in str(value).split(",") if v.strip())
+
+
+class Limit(click.ParamType[float]):
+    """A share below 1 ("0.1") or a number of trials ("20")."""
+
+    name = "share|count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r}: write a share below 1 (0.1) or a whole number of trials (20)", param, ctx)
+        if number <= 0 or (number >= 1 and number != int(number)):
+            self.fail(f"{value!r}: write a share between 0 and 1, or a whole number of trials", param, ctx)
+        return number
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """I/N, 1-based."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        index, _, of = str(value).partition("/")
+        if not (index.isdigit() and of.isdigit() and 1 <= int(index) <= int(of)):
+            self.fail(f"{value!r}: write I/N with 1 <= I <= N, for example 1/4", param, ctx)
+        return int(index), int(of)

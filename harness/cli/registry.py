@@ -1,0 +1,203 @@
+"""`harness leaderboard`, `status`, `show`, `logs`, `query`: reading the registry."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.options import data_dir_option, example, json_option, registry_option
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.registry import Registry
+
+
+def open_registry(path: Path) -> Registry:
+    """An existing registry, for reading; what is damaged is said on stderr."""
+    from harness.registry import Registry
+
+    if not path.is_dir():
+        raise HarnessError(f"{path}: no registry there; run a suite first (`harness run smoke`), or name one with --registry")
+    return Registry.open(path, create=False)
+
+
+def say_warnings(registry: Registry) -> None:
+    for warning in registry.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+@click.command("leaderboard", epilog=example("harness leaderboard --suite vision"), short_help="Methods by task, with intervals.")
+@click.option("--suite", default=None, help="Only the trials of this suite, as it stands now.")
+@click.option("--machine", default=None, help="Records of this machine. [default: this one]")
+@registry_option
+@data_dir_option
+@json_option
+def leaderboard_command(suite: str | None, machine: str | None, registry: Path, data_dir: Path | None, as_json: bool) -> None:
+    """Rank methods on each task: mean and 95 % interval over seeds, difference to the baseline seed by seed, failures counted."""
+    from harness.cli.drawing import draw_leaderboards
+    from harness.leaderboard import make_leaderboards
+    from harness.provenance import machine_id
+
+    opened = open_registry(registry)
+    wanted = None if suite is None else trials_of_suite(suite, registry, data_dir)
+    draw_leaderboards(make_leaderboards(opened, wanted, machine or machine_of(opened, machine_id())), as_json=as_json)
+    say_warnings(opened)
+
+
+def machine_of(registry: Registry, here: str) -> str:
+    """This machine where it has records, else the registry's only machine; several others are for the user to choose."""
+    rows = registry.query("SELECT machine, count(*) AS n FROM attempts GROUP BY machine ORDER BY machine").to_pylist()
+    names = [row["machine"] for row in rows]
+    if here in names or not names:
+        return here
+    if len(names) == 1:
+        click.echo(f"records of machine {names[0]}; none of this one ({here})", err=True)
+        return str(names[0])
+    raise HarnessError(f"no records of this machine ({here}); choose one with --machine: {', '.join(names)}")
+
+
+def trials_of_suite(name: str, registry: Path, data_dir: Path | None) -> set[str]:
+    from harness.cli.run import Choice, session
+
+    choice = Choice((), (), (), None, None, None, None, False, False)
+    with session(name, choice, registry, data_dir, None, read_only=True) as s:
+        return {p.trial.trial_id for p in s.plan.planned}
+
+
+@click.command("status", epilog=example("harness status --failed"), short_help="How the latest attempts ended.")
+@click.option("--failed", is_flag=True, help="List each trial whose latest attempt did not end well.")
+@registry_option
+@json_option
+def status_command(failed: bool, registry: Path, as_json: bool) -> None:
+    """Count the latest attempts by suite and status; with --failed, list those that failed and why."""
+    opened = open_registry(registry)
+    sql = FAILED if failed else COUNTS
+    rows = opened.query(sql).to_pylist()
+    if as_json:
+        click.echo(json.dumps(rows, default=str))
+    elif not rows:
+        click.echo("no failed trials" if failed else "no attempts yet")
+    elif failed:
+        for row in rows:
+            error = (row["error"] or "").strip().splitlines()
+            click.echo(f"{row['attempt_id'][:16]}  {row['status']:<11} {short(row['method'])} on {short(row['task'])} "
+                       f"{row['kind']} {row['seed']}: {error[-1] if error else ''}")  # fmt: skip
+    else:
+        for row in rows:
+            click.echo(f"{row['suite']:<16} {row['status']:<12} {row['n']:>6}")
+    say_warnings(opened)
+
+
+LATEST = """
+    FROM attempts QUALIFY row_number() OVER (PARTITION BY trial_id, machine ORDER BY attempt_id DESC) = 1
+"""
+COUNTS = f"SELECT suite, status, count(*) AS n FROM (SELECT suite, status {LATEST}) GROUP BY suite, status ORDER BY suite, status"
+FAILED = f"""
+    SELECT * FROM (SELECT attempt_id, trial_id, suite, method, task, kind, seed, status, error {LATEST})
+    WHERE status NOT IN ('ok', 'unsupported') ORDER BY attempt_id
+"""
+
+
+def short(ref: str) -> str:
+    return ref.rpartition("/")[2]
+
+
+def latest(registry: Registry, prefix: str) -> dict[str, Any]:
+    """The newest attempt whose id, or whose trial's id, starts with prefix."""
+    found = registry.find(prefix)
+    if not found:
+        raise HarnessError(f"no attempt, trial or method {prefix!r} in {registry.path}; `harness status --failed` lists ids")
+    return found[0]
+
+
+@click.command("logs", epilog=example("harness logs 0193a7b2"), short_help="What a trial printed, and its error.")
+@click.argument("trial")
+@registry_option
+def logs_command(trial: str, registry: Path) -> None:
+    """Print the kept output of an attempt. TRIAL: the beginning of an attempt id or a trial id (its latest attempt)."""
+    row = latest(open_registry(registry), trial)
+    click.echo(f"{short(row['method'])} on {short(row['task'])} {row['kind']} {row['seed']}: {row['status']}", err=True)
+    if row["log_dropped_bytes"]:
+        click.echo(f"({row['log_dropped_bytes']} bytes in the middle were not kept)", err=True)
+    click.echo(row["log"], nl=not str(row["log"]).endswith("\n"))
+    if row["error"]:
+        click.echo(row["error"])
+
+
+@click.command("show", epilog=example("harness show crrelu"), short_help="All that is known of an attempt, or of a method.")
+@click.argument("name")
+@registry_option
+@json_option
+def show_command(name: str, registry: Path, as_json: bool) -> None:
+    """Show an attempt (the beginning of its id) or the results of a method by name."""
+    opened = open_registry(registry)
+    rows = opened.query(OF_METHOD, {"method": name}).to_pylist()
+    if rows:
+        if as_json:
+            click.echo(json.dumps(rows, default=str))
+            return
+        for row in rows:
+            click.echo(
+                f"{short(row['task']):<20} {row['quantity']:<18} {row['part']:<11} {row['device']:<5} "
+                f"mean {row['mean']:.6g} {row['unit']}  sd {'-' if row['sd'] is None else format(row['sd'], '.3g')}  n {row['n']}"
+            )
+        return
+    row = latest(opened, name)
+    click.echo(json.dumps(row, default=str, indent=None if as_json else 2))
+
+
+OF_METHOD = """
+    SELECT a.task, m.quantity, m.part, m.unit, a.device, avg(m.value) AS mean, stddev_samp(m.value) AS sd, count(m.value) AS n
+    FROM v_latest a JOIN measurements m USING (attempt_id)
+    WHERE a.kind = 'quality' AND (a.method = $method OR split_part(a.method, '/', -1) = $method)
+    GROUP BY ALL ORDER BY ALL
+"""
+
+
+@click.command(
+    "query",
+    epilog=example("harness query \"SELECT status, count(*) FROM attempts GROUP BY status\""),
+    short_help="Read-only SQL on the views.",
+)
+@click.argument("sql")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
+@registry_option
+@json_option
+def query_command(sql: str, as_csv: bool, registry: Path, as_json: bool) -> None:
+    """Answer one SELECT over the views attempts, measurements, series, curves, timings, v_latest, v_leaderboard."""
+    opened = open_registry(registry)
+    table = opened.query(sql)
+    if as_json:
+        click.echo(json.dumps(table.to_pylist(), default=str))
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(table.column_names)
+        writer.writerows(row.values() for row in table.to_pylist())
+    else:
+        draw_table(table.column_names, [list(row.values()) for row in table.to_pylist()])
+    say_warnings(opened)
+
+
+def draw_table(names: list[str], rows: list[list[Any]]) -> None:
+    from rich.table import Table
+
+    from harness.cli.drawing import console
+
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*("" if v is None else escaped(v) for v in row))
+    console().print(table)
+
+
+def escaped(value: Any) -> str:
+    from rich.markup import escape
+
+    return escape(str(value))
+
+
+COMMANDS = [leaderboard_command, status_command, show_command, logs_command, query_command]

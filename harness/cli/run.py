@@ -1,0 +1,311 @@
+"""`harness run`, `plan`, `validate`, `schema`: from a suite file to records and a leaderboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.options import CommaList, Limit, Shard, cache_dir, data_dir_option, example, json_option, option, registry_option
+
+if TYPE_CHECKING:
+    from harness.catalogue import Catalogue
+    from harness.executors import ForkServer
+    from harness.plan import Plan, Selection
+    from harness.records import Measurement, Provenance, Trial
+    from harness.registry import Registry
+    from harness.suite import Suite
+
+ASK_ABOVE_S = 3600.0
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What narrows or changes a suite from the command line."""
+    for decorate in reversed(
+        [
+            click.option("-m", "--method", "methods", multiple=True, metavar="GLOB", help="Only these methods, 'evonorm-*'."),
+            click.option("-t", "--task", "tasks", multiple=True, metavar="GLOB", help="Only these tasks."),
+            click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key: net.width=64."),
+            option("--seeds", default=None, metavar="N|LIST", help="Number of seeds, or a list '3,5,8'."),
+            option("--device", "devices", type=CommaList(), default=None, help="cpu, cuda, or both: cpu,cuda."),
+            option("--limit", type=Limit(), default=None, help="Share (0.1) or number (20) of trials; whole pairs first."),
+            click.option("--shard", type=Shard(), default=None, help="Only part I of N, by whole pairs; for schedulers."),
+            click.option("--retry-failed", is_flag=True, help="Run failed and unsupported trials again."),
+            click.option("--force", is_flag=True, help="Run everything again, also what is done."),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The command line of `run` and `plan`, as one value."""
+
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    overrides: tuple[str, ...]
+    seeds: str | None
+    devices: tuple[str, ...] | None
+    limit: float | None
+    shard: tuple[int, int] | None
+    retry_failed: bool
+    force: bool
+    timeout: str | None = None
+    memory: str | None = None
+
+    def all_overrides(self) -> list[str]:
+        """--seeds, --device and the limits as the `--set` that they stand for."""
+        made = list(self.overrides)
+        made += [f"limits.{name}={value}" for name in ("timeout", "memory") if (value := getattr(self, name)) is not None]
+        if self.seeds is not None:
+            made.append(f"seeds={self.seeds}" if self.seeds.isdigit() else f"seeds=[{self.seeds}]")
+        if self.devices is not None:
+            made.append(f"devices=[{', '.join(self.devices)}]")
+        return made
+
+    def selection(self) -> Selection:
+        from harness.plan import Selection
+
+        return Selection(self.methods, self.tasks, self.limit, self.retry_failed, self.force, self.shard)
+
+
+@click.command(
+    "run",
+    epilog=example("harness run vision --seeds 3 -m relu -m crrelu"),
+    short_help="Run what is missing of a suite, then show its leaderboard.",
+)
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@selection_options
+@option("-j", "--jobs", type=click.IntRange(min=1), default=None, help="Trials at once. [default: cores / threads]")
+@option("--timeout", default=None, metavar="TIME", help="Hard limit of one trial: 90s, 30m, 2h. [default: the suite's]")
+@option("--memory", default=None, metavar="SIZE", help="Memory limit of one trial: 4GiB. [default: the suite's]")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--yes", is_flag=True, help="Do not ask before a long run.")
+@registry_option
+@data_dir_option
+@json_option
+def run_command(
+    suites: tuple[str, ...], jobs: int | None, dry_run: bool, yes: bool, registry: Path, data_dir: Path | None, as_json: bool,
+    **narrowing: Any,
+) -> None:  # fmt: skip
+    """Run what is missing of each SUITE (a file, or the name of a shipped one) and show its leaderboard.
+
+    A trial that is done in the registry is not run again; a failed one neither, unless --retry-failed. Ctrl-C keeps all
+    that is finished, and the same command goes on from there.
+    """
+    codes = []
+    for name in suites:
+        with session(name, Choice(**narrowing), registry, data_dir, jobs, read_only=dry_run) as s:
+            if dry_run:
+                show_plan(s.plan, as_json)
+                continue
+            codes.append(run_suite(s, yes, as_json))
+    sys.exit(max(codes, default=0))
+
+
+@dataclass
+class Session:
+    """A suite with everything around it, ready to run."""
+
+    suite: Suite
+    catalogue: Catalogue
+    plan: Plan
+    trials: list[Trial]
+    registry: Registry
+    executor: ForkServer
+    provenance: Provenance
+    parallel: int
+
+
+@contextmanager
+def session(
+    name: str, choice: Choice, registry_path: Path, data_dir: Path | None, jobs: int | None, *, read_only: bool
+) -> Iterator[Session]:
+    """Load, match and plan. The fork server starts only when something has to run in it."""
+    from harness import data, match, plan, provenance
+    from harness.executors import ForkServer, WorkerOptions
+    from harness.registry import Registry
+    from harness.suite import find_suite, load_suite
+
+    catalogue = load_plugins()
+    suite = load_suite(find_suite(name), catalogue, overrides=choice.all_overrides())
+    registry = Registry.open(registry_path, create=not read_only)
+    parallel = jobs or max(1, (os.cpu_count() or 1) // suite.threads)
+    options = WorkerOptions(data_dir=data_dir, cache_dir=cache_dir(), threads=suite.threads)
+    with ForkServer(parallel=parallel, options=options, preload=modules_of(suite, catalogue)) as executor:
+        gpu = executor.probe_devices() if "cuda" in suite.devices else {"cuda": False}
+        here = plan.Here(
+            torch_version=provenance.torch_version(),
+            devices={"cpu": "", "cuda": "" if gpu["cuda"] else str(gpu.get("reason", "not usable"))},
+            missing_data=data.missing([o.name for o in catalogue.datasets], data_dir),
+        )
+        where = provenance.gather(suite.name, gpu, suite.path.parent)
+        matched = match.find_matches(plan.match_requests(suite, catalogue), executor.cost, cache_dir() / "match")
+        states = registry.states(where.machine)
+        done = {key: plan.Done(s.status, s.quantities, s.wall_s) for key, s in states.items()}
+        whole = plan.make_plan(suite, catalogue, here, done, matched, registry.wall_times(where.machine))
+        selection = choice.selection()
+        narrowed = plan.narrow(whole, selection)
+        where = replace(where, data_facts=data_facts(suite, catalogue))
+        yield Session(suite, catalogue, narrowed, plan.to_run(narrowed, selection), registry, executor, where, parallel)
+    for warning in registry.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def load_plugins() -> Catalogue:
+    """The catalogue; broken plugins are named on stderr and stop nothing."""
+    from harness.catalogue import load_catalogue
+
+    catalogue = load_catalogue()
+    for broken in catalogue.broken:
+        click.echo(f"warning: plugin {broken.id} {broken.version} is left out: {broken.error}", err=True)
+    return catalogue
+
+
+def modules_of(suite: Suite, catalogue: Catalogue) -> list[str]:
+    """The modules that the suite's trials will import: the fork server imports them once, before it forks."""
+    from harness.plan import expand_uses
+
+    names: set[str] = set()
+    for use in expand_uses(suite, catalogue):
+        spec, track, task = use.method.spec, use.track.spec, use.task.spec
+        for dotted in (getattr(spec, "build", None), getattr(spec, "solve", None), track.learner, track.problem,
+                       track.solution, track.inference, task.load, task.score, task.summarise):  # fmt: skip
+            if dotted:
+                names.add(dotted.partition(":")[0])
+    return sorted(names)
+
+
+def data_facts(suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
+    """What each data digest of the suite's trials covers."""
+    from harness.plan import data_digest, datasets_of, expand_uses
+
+    facts = {}
+    for use in expand_uses(suite, catalogue):
+        names = datasets_of(use.task.spec, use.task_params)
+        specs = [catalogue.dataset(n).spec for n in names]
+        facts[data_digest(use, catalogue)] = {d.name: {"digest": d.digest, "source": d.source, "licence": d.licence} for d in specs}
+    return facts
+
+
+def run_suite(s: Session, yes: bool, as_json: bool) -> int:
+    """Run, report, and say how it ended: the exit code."""
+    from harness.cli.drawing import draw_leaderboards, draw_progress
+    from harness.leaderboard import make_leaderboards
+    from harness.run import Limits, run_trials
+
+    for note in s.plan.notes:
+        click.echo(f"skipped: {note.trials} trials: {note.what}; {note.mend}", err=True)
+    limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
+    confirm(s, yes)
+    with draw_progress(s.suite.name, s.plan, s.trials, s.parallel) as progress:
+        summary = run_trials(
+            s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
+        )
+    boards = make_leaderboards(s.registry, {p.trial.trial_id for p in s.plan.planned}, s.provenance.machine)
+    draw_leaderboards(boards, as_json=as_json)
+    old_failures = 0 if s.trials else s.plan.count("failed")
+    click.echo(ending(s, summary.counts, old_failures), err=True)
+    if summary.interrupted:
+        return 130
+    return 1 if summary.failed or s.plan.count("failed") else 0
+
+
+def ending(s: Session, counts: dict[str, int], old_failures: int) -> str:
+    """One line: what ran, what was done before, what failed and the command that shows why."""
+    ran = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "nothing to run"
+    line = f"{s.suite.name}: {ran}; {s.plan.count('done')} done before; registry {s.registry.path}"
+    failed = sum(n for status, n in counts.items() if status not in ("ok", "unsupported", "interrupted")) + old_failures
+    return f"{line}\n`harness status --failed` lists what failed, `harness logs TRIAL` shows why" if failed else line
+
+
+def confirm(s: Session, yes: bool) -> None:
+    """Say how long it will take where earlier records tell; ask above an hour."""
+    predicted = s.plan.predicted_s
+    if not s.trials or predicted is None:
+        return
+    seconds = predicted / s.parallel
+    click.echo(f"{len(s.trials)} trials, about {seconds / 60:.1f} min from earlier records", err=True)
+    if seconds > ASK_ABOVE_S and not yes and not click.confirm("Run them?", err=True):
+        raise click.Abort()
+
+
+def declared_by(catalogue: Catalogue) -> Callable[[Trial], tuple[Measurement, ...]]:
+    """The metrics that a quality trial owes on its test part."""
+    from harness.records import Measurement
+
+    probed = {m.name: m for o in catalogue.probes for m in o.spec.metrics}
+
+    def declared(trial: Trial) -> tuple[Measurement, ...]:
+        if trial.kind != "quality":
+            return ()
+        known = probed | {m.name: m for m in catalogue.task(trial.task).spec.metrics}
+        metrics = [known[name] for name in trial.measure]
+        return tuple(Measurement(m.name, "test", m.unit, m.better, None, m.worst) for m in metrics)
+
+    return declared
+
+
+@click.command("plan", epilog=example("harness plan vision --seeds 3"), short_help="What a suite would run, and for how long.")
+@click.argument("suite", metavar="SUITE")
+@selection_options
+@option("-j", "--jobs", type=click.IntRange(min=1), default=None, help="Trials at once. [default: cores / threads]")
+@registry_option
+@data_dir_option
+@json_option
+def plan_command(
+    suite: str, jobs: int | None, registry: Path, data_dir: Path | None, as_json: bool, **narrowing: Any
+) -> None:
+    """Print what `run` would do: trials by state, matched widths, predicted time. Runs no trial and writes no record."""
+    with session(suite, Choice(**narrowing), registry, data_dir, jobs, read_only=True) as s:
+        show_plan(s.plan, as_json)
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    from harness.cli.drawing import draw_plan
+
+    if as_json:
+        rows = [{**p.trial.__dict__, "state": p.state, "predicted_s": p.predicted_s} for p in plan.planned]
+        notes = [n.__dict__ for n in plan.notes]
+        click.echo(json.dumps({"suite": plan.suite, "trials": rows, "notes": notes, "predicted_s": plan.predicted_s}))
+    else:
+        draw_plan(plan)
+
+
+@click.command("validate", epilog=example("harness validate suites/vision.yaml"), short_help="Check a suite file.")
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key first: net.width=64.")
+def validate_command(suites: Sequence[str], overrides: tuple[str, ...]) -> None:
+    """Check schema, names and parameters; every mistake at once, each with its line and the mend. Imports no torch."""
+    from harness.errors import SuiteError
+    from harness.suite import find_suite, load_suite
+
+    catalogue = load_plugins()
+    mistakes = []
+    for name in suites:
+        try:
+            suite = load_suite(find_suite(name), catalogue, overrides=list(overrides))
+            click.echo(f"{suite.path}: ok")
+        except SuiteError as exc:
+            mistakes.append(str(exc))
+    if mistakes:
+        raise SuiteError("\n".join(mistakes))
+
+
+@click.command("schema", epilog=example("harness schema > suites/suite.schema.json"), short_help="JSON Schema of the suite file.")
+def schema_command() -> None:
+    """Print the JSON Schema of the suite file; editors complete and check suites with it (first line of each suite)."""
+    from harness.suite import suite_schema
+
+    click.echo(json.dumps(suite_schema(load_plugins()), indent=2, sort_keys=True))
+
+
+COMMANDS = [run_command, plan_command, validate_command, schema_command]

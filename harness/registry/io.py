@@ -1,0 +1,115 @@
+"""Every call by which the registry touches the disk. Thin on purpose: a test replaces one of them and fails its n-th call.
+
+The rest of the package calls these as `io.write(...)`, never the operating system itself, so that nothing slips past.
+All raise OSError as the system does; what an error means is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_BYTES = 1 << 22
+
+OPERATIONS = (
+    "create", "write", "fsync", "close", "link", "rename", "unlink", "mkdir", "fsync_dir",
+    "read", "read_regular", "read_chunks", "open_parquet", "size_and_time", "listdir",
+)  # fmt: skip
+
+# What file systems without hard links answer (FAT, some network and overlay mounts).
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def create(path: Path) -> int:
+    """Open a file that must not exist yet, for writing; the descriptor."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+
+def write(fd: int, content: bytes) -> None:
+    """All of it: the system may take less than it is given."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def fsync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def close(fd: int) -> None:
+    os.close(fd)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file its final name. Raises FileExistsError where the name is taken; never replaces."""
+    os.link(source, target)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Move; replaces what bears the name."""
+    source.rename(target)
+
+
+def unlink(path: Path) -> None:
+    path.unlink()
+
+
+def mkdir(path: Path) -> None:
+    path.mkdir()
+
+
+def fsync_dir(path: Path) -> None:
+    """Names are content of their folder: without this a power cut may take a new file's name away."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """At most limit_bytes + 1 bytes of a plain file: not through a symbolic link, never from a device or a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        return file.read(limit_bytes + 1)
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """A file of any size, piece by piece."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def open_parquet(path: Path) -> pa.NativeFile:
+    """For reading at any place; pyarrow then reads only the columns that are asked for."""
+    import pyarrow as pa
+
+    return pa.OSFile(str(path))
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and the time of the last change in nanoseconds since 1970."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def listdir(path: Path) -> list[str]:
+    """Names in a folder, sorted; none where there is no folder."""
+    try:
+        return sorted(entry.name for entry in path.iterdir())
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,44 @@
+"""Intervals on arrays: pure functions. scipy.special is imported on first use; scipy.stats, which costs a second, never."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval; low and high are None where n is too small to give one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean. Raises ValueError for no values; fewer than two give no interval."""
+    n = len(values)
+    if not n:
+        raise ValueError("t_interval: no values")
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Interval(mean, None, None, n)
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = t_quantile(0.5 + confidence / 2, n - 1) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def t_quantile(p: float, df: int) -> float:
+    """The p-quantile of Student's t with df degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, p))
+
+
+def paired_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean of a - b, pair by pair. Raises ValueError where the lengths differ."""
+    if len(a) != len(b):
+        raise ValueError(f"paired_interval: {len(a)} against {len(b)} values; pairs need both")
+    return t_interval([x - y for x, y in zip(a, b, strict=True)], confidence)

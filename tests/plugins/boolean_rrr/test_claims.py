@@ -1,0 +1,92 @@
+"""The declarations as installed, and each claim's rule: it names what exists, and it can hold and fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from harness_papers.boolean_rrr import GRADIENTS, METHODS, PAPER, TASKS, TRACK
+
+from harness.rules import All, Cell, Diff, Rule, Share, Within, cells
+
+CLAIMS = {claim.name: claim for claim in PAPER.claims}
+
+
+def holds(rule: Rule, values: Callable[[Cell], list[float]]) -> bool:
+    """The rule on made-up values per seed, by their mean or share: no intervals, so it shows signs and thresholds only."""
+    if isinstance(rule, All):
+        return all(holds(part, values) for part in rule.rules)
+    assert isinstance(rule, Within)
+    match rule.node:
+        case Share(node, low, high):
+            seen = [low <= value <= high for value in values(node)]
+        case Diff(a, b):
+            seen = [one - other for one, other in zip(values(a), values(b), strict=True)]
+        case _:
+            raise TypeError(f"no rule of this paper uses {rule.node!r}; add it here")
+    return rule.low < sum(seen) / len(seen) < rule.high
+
+
+def made_up(**by_method: list[float]) -> Callable[[Cell], list[float]]:
+    """Values by method; of rrr also by its parameters, as "rrr[beta=0.5]"."""
+
+    def values(cell: Cell) -> list[float]:
+        parameters = [f"{name.removeprefix('method.')}={value}" for name, value in cell.given if name.startswith("method.")]
+        return by_method.get(f"{cell.method}[{','.join(parameters)}]", by_method.get(cell.method, [0.0, 0.0, 0.0]))
+
+    return values
+
+
+SOME, MORE, NONE = [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("claim", "values", "expected"),
+    [
+        ("finds-circuits", {"rrr": MORE}, True),
+        ("finds-circuits", {"rrr": NONE}, False),
+        *(("finds-circuits", {"rrr": MORE, rival.method: MORE}, False) for rival in GRADIENTS),
+        ("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3}, True),
+        ("sparse-by-margin", {"rrr[beta=0.5]": [0.2] * 3}, False),
+        ("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3, "rrr[beta=0.5,sigma=1000.0]": [0.5] * 3}, False),
+        *(("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3, rival.method: [0.5] * 3}, False) for rival in GRADIENTS[1:]),
+        ("codes-need-a-small-beta", {"rrr[beta=0.2]": [0.9] * 3, "rrr[beta=0.5]": [0.2] * 3}, True),
+        ("codes-need-a-small-beta", {"rrr[beta=0.2]": [0.2] * 3, "rrr[beta=0.5]": [0.9] * 3}, False),
+    ],
+)
+def test_each_rule_can_hold_and_fail(claim, values, expected):
+    """A rule that cannot fail decides nothing."""
+    assert holds(CLAIMS[claim].rule, made_up(**values)) is expected
+
+
+def test_a_rate_between_a_tenth_and_three_tenths_is_left_open():
+    """The card: above 30 % supports, below 10 % contradicts; in between nothing is said."""
+    rate = CLAIMS["finds-circuits"].rule.rules[0]
+
+    assert (rate.low, rate.slack) == (0.3, 0.2)
+    assert (rate.node.low, rate.node.node.metric) == (1.0, "circuit_solved")
+
+
+def test_rules_name_only_what_is_declared(catalogue, unknown_names):
+    """Methods, tasks, metrics, clocks and parameters of every cell, as the installed catalogue knows them."""
+    assert not catalogue.broken, catalogue.broken
+    assert [wrong for claim in PAPER.claims for wrong in unknown_names(claim)] == []
+
+
+def test_claims_say_where_they_come_from_and_what_is_smaller():
+    """A reader must be able to go to the source, and to see what was not checked."""
+    for claim in PAPER.claims:
+        assert claim.source.startswith("https://")
+        assert claim.value
+        assert claim.place
+        assert claim.scaled_down
+        assert claim.unverified
+        assert claim.seeds >= 10
+        assert len(set(cells(claim.rule))) >= 2
+
+
+def test_everything_is_declared_on_the_one_track(catalogue):
+    """The plugin brings track, tasks and methods; the core knows none of them."""
+    assert catalogue.track("boolean").spec is TRACK
+    assert {task.track for task in TASKS} == {method.track for method in METHODS} == {"boolean"}
+    assert TRACK.matchable == ()

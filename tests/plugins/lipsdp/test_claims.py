@@ -1,0 +1,137 @@
+"""The declarations: nothing heavy is imported, claims name what exists, and every rule can come out both ways."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from math import inf, isfinite
+
+import pytest
+from harness_papers.lipsdp import METHODS, PAPER, TASKS, TRACK
+
+from harness.catalogue import load_catalogue
+from harness.rules import All, Cell, Every, Ratio, Seeds, Slope, Within, cells
+
+CLAIMS = {claim.name: claim for claim in PAPER.claims}
+
+
+def test_importing_the_plugin_imports_nothing_heavy():
+    """`harness list` over all papers must stay fast: declarations need neither torch nor a solver nor NumPy."""
+    code = (
+        "import sys, harness_papers.lipsdp\n"
+        "print(sorted({'torch', 'cvxpy', 'clarabel', 'scs', 'scipy', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_loading_the_method_imports_no_solver():
+    """cvxpy takes a second; only a trial that needs it pays."""
+    code = "import sys, harness_papers.lipsdp.method, harness_papers.lipsdp.tasks\nprint('cvxpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
+
+
+def test_the_installed_plugin_is_whole():
+    """Through its entry point: one paper, one track, its tasks and methods; each code string can be resolved."""
+    points = importlib.metadata.entry_points(group="harness", name="lipsdp")
+    catalogue = load_catalogue(points)
+
+    assert catalogue.broken == ()
+    assert [o.name for o in catalogue.papers] == ["lipsdp"]
+    assert catalogue.track("certify").spec is TRACK
+    named = [TRACK.problem, TRACK.solution, *(m.solve for m in METHODS), *(t.load for t in TASKS), *(t.score for t in TASKS)]
+    for name in named:
+        module, _, attribute = name.partition(":")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_name_methods_tasks_metrics_and_parameters_that_exist(name):
+    """A rule about something that nothing offers could never be judged."""
+    methods, tasks = {m.name: m for m in METHODS}, {t.name: t for t in TASKS}
+    for cell in cells(CLAIMS[name].rule):
+        task, method = tasks[cell.task], methods[cell.method]
+        given = {group: {} for group in ("task", "method")}
+        for path, value in cell.given:
+            group, _, key = path.partition(".")
+            given[group][key] = value
+
+        assert cell.metric in {m.name for m in task.metrics}
+        task.params(**given["task"])  # raises for an unknown key or a value out of range
+        method.params(**given["method"])
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_have_the_seeds_to_be_judged(name):
+    """Ten pairs is the least that a verdict takes."""
+    assert CLAIMS[name].seeds >= 10
+    assert CLAIMS[name].source.startswith("https://")
+
+
+def judge(rule, value):
+    """A rule on made-up values that are the same at every seed: no intervals, only signs and thresholds."""
+    if isinstance(rule, All):
+        return all(judge(r, value) for r in rule.rules)
+    assert isinstance(rule, (Every, Within))
+    assert isfinite(rule.low) or isfinite(rule.high)
+    return rule.low <= number(rule.node, value) <= rule.high
+
+
+def number(node, value):
+    match node:
+        case Cell():
+            return value(node)
+        case Ratio(a, b):
+            return number(a, value) / number(b, value)
+        case Seeds(inner, _):
+            return number(inner, value)
+        case Slope(points, _, _):
+            ys = [number(n, value) for _, n in points]
+            return inf if ys[-1] > ys[0] else -inf
+    raise TypeError(type(node).__name__)
+
+
+# method -> bound, where the depth of the task does not matter
+AS_PUBLISHED = {"lipsdp-neuron": 36.482, "lipsdp-layer": 39.839, "norm-product": 43.306, "sampled-lower-bound": 10.0}
+
+
+def test_the_published_numbers_support_the_claims_about_one_net():
+    """The paper's own example: each rule says of it what the paper says."""
+    value = lambda cell: AS_PUBLISHED[cell.method]  # noqa: E731
+
+    assert all(judge(CLAIMS[name].rule, value) for name in ("ordered", "sound", "tighter-than-norm-product"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "method", "value"),
+    [
+        ("ordered", "lipsdp-neuron", 39.9),
+        ("ordered", "lipsdp-layer", 43.4),
+        ("sound", "sampled-lower-bound", 36.5),
+        ("tighter-than-norm-product", "lipsdp-neuron", 37.0),
+    ],
+)
+def test_each_rule_can_fail(claim, method, value):
+    """One number moved to the wrong side."""
+    assert not judge(CLAIMS[claim].rule, lambda cell: {**AS_PUBLISHED, method: value}[cell.method])
+
+
+@pytest.mark.parametrize(("growth", "holds"), [(1.5, True), (0.5, False)])
+def test_the_gap_s_trend_has_its_sign_right(growth, holds):
+    """norm product over bound as growth^depth."""
+
+    def value(cell):
+        depth = dict(cell.given)["task.depth"]
+        return growth**depth if cell.method == "norm-product" else 1.0
+
+    assert judge(CLAIMS["gap-grows-with-depth"].rule, value) is holds
+
+
+def test_what_is_not_testable_here_is_said():
+    """Each line of the card is a claim or a note."""
+    assert {"L1", "L2", "L3", "L4", "L5"} <= set(PAPER.notes)
+    assert all("not testable here" in PAPER.notes[f"L{k}"] for k in range(1, 5))

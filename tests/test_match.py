@@ -1,0 +1,71 @@
+"""Matching against costs that are known in closed form."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.match import find_matches
+from harness.plan import MatchRequest
+
+
+def request(tolerance: float = 0.05, start: int = 32, unit: str = "params") -> MatchRequest:
+    return MatchRequest(
+        unit=unit, tolerance=tolerance, to="relu", where="net.width", start=start, method="m", method_params={},
+        target_method="relu", target_params={}, net={"width": start}, target_net={"width": 64}, train=None,
+        shape={"inputs": 10}, track="classify", code="c",
+    )  # fmt: skip
+
+
+class Counter:
+    """Costs of an MLP 10-w-w-3, with `extra` per hidden unit for the method that is matched."""
+
+    def __init__(self, extra: float) -> None:
+        self.extra, self.calls = extra, 0
+
+    def __call__(self, requests):
+        self.calls += 1
+        return [self.cost(r["net"]["width"], 0 if r["method"] == "relu" else self.extra) for r in requests]
+
+    @staticmethod
+    def cost(w: int, extra: float) -> dict[str, float]:
+        return {"params": 10 * w + w + w * w + w + 3 * w + 3 + extra * w}
+
+
+@pytest.mark.parametrize("extra", [0, 7, 40, -3])
+@pytest.mark.parametrize("start", [1, 32, 64, 500])
+def test_the_width_found_is_the_nearest_there_is(tmp_path, extra, start):
+    """Whatever the start, no other width is nearer to the baseline's parameters."""
+    found = find_matches([request(tolerance=0.5, start=start)], Counter(extra), tmp_path)
+    matched = next(iter(found.values()))
+
+    target = Counter.cost(64, 0)["params"]
+    nearest = min(range(1, 200), key=lambda w: abs(Counter.cost(w, extra)["params"] - target))
+    assert matched.value == nearest
+    assert matched.mismatch == pytest.approx(Counter.cost(nearest, extra)["params"] / target - 1)
+
+
+def test_what_cannot_be_matched_says_so(tmp_path):
+    """A method whose smallest width is still too big is reported, not run at a wrong size."""
+    found = find_matches([request(tolerance=0.05)], Counter(1e6), tmp_path)
+    matched = next(iter(found.values()))
+
+    assert matched.value is None
+    assert "nearest is net.width=1" in matched.reason
+    assert "tolerance 5%" in matched.reason
+
+
+def test_a_search_is_made_once(tmp_path):
+    """Widths are cached by the digest of the request, code included."""
+    counter = Counter(7)
+    first = find_matches([request()], counter, tmp_path)
+    calls = counter.calls
+
+    assert find_matches([request()], counter, tmp_path) == first
+    assert counter.calls == calls
+
+
+def test_a_method_that_cannot_be_counted_is_named(tmp_path):
+    """The worker's error reaches the user with the method's name."""
+    with pytest.raises(HarnessError, match=r"counting params of relu failed: no torch"):
+        find_matches([request()], lambda requests: [{"error": "no torch"} for _ in requests], tmp_path)

@@ -1,0 +1,137 @@
+"""The stop rule on stored samples, and the measuring loop on a clock that the test turns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from harness.timing import StopRule, interval_rank, measure, median_interval, noise_settled, relative_half_width, verdict
+
+RULE = StopRule()
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def exact_rank(n: int) -> int:
+    """The definition, in exact integers."""
+    below, r = 0, 0
+    while r < n and 40 * (below + math.comb(n, r)) <= 2**n:
+        below += math.comb(n, r)
+        r += 1
+    return r
+
+
+@pytest.mark.parametrize("n", [*range(1, 130), 500, 1000, 3001])
+def test_the_rank_of_the_interval_is_the_exact_binomial_one(n):
+    """The sum in floating point must not be off by one order statistic anywhere."""
+    assert interval_rank(n) == exact_rank(n)
+
+
+def test_below_six_samples_there_is_no_interval():
+    """2 * 0.5**5 is more than 5 %: no pair of order statistics covers the median often enough."""
+    assert median_interval([1.0] * 5) is None
+    assert median_interval([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]) == (1.0, 6.0)
+
+
+def test_the_interval_covers_the_median_at_least_as_often_as_it_says():
+    """On skewed samples of a known median: nothing may rest on a normal distribution."""
+    draws = np.random.default_rng(7).exponential(size=(2000, 31))
+    intervals = [median_interval(row) for row in draws]
+
+    covered = np.mean([low <= math.log(2) <= high for low, high in intervals])
+
+    assert covered >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 2000)  # three standard errors of the share
+
+
+def test_steady_samples_stop_as_precise_but_not_before_twenty_and_a_fifth_of_a_second():
+    """Both floors hold: few samples can agree by chance, and a short burst sees one state of the machine."""
+    assert verdict([0.05] * 19, 0.95, RULE) is None
+    assert verdict([0.005] * 30, 0.15, RULE) is None
+    assert verdict([0.05] * 20, 1.0, RULE) == "precise"
+
+
+def test_samples_too_noisy_for_the_time_left_stop_as_settled_noisy():
+    """Noise of 50 % needs thousands of samples: when it no longer moves and they do not fit, going on is waste."""
+    noisy = np.random.default_rng(1).uniform(0.025, 0.075, size=300).tolist()
+
+    assert relative_half_width(noisy) > RULE.precision
+    assert noise_settled(noisy)
+    assert verdict(noisy, 15.0, RULE) == "settled_noisy"
+
+
+def test_noise_that_can_still_be_averaged_out_goes_on_to_precision():
+    """The same noise at a thousandth of the cost: the samples that are missing fit easily."""
+    noisy = np.random.default_rng(1).uniform(0.5e-4, 1.5e-4, size=20_000).tolist()
+
+    assert verdict(noisy[:2100], sum(noisy[:2100]), RULE) is None
+    assert verdict(noisy, sum(noisy), RULE) == "precise"
+
+
+def test_the_time_limit_holds_with_any_number_of_samples():
+    """Even a single sample longer than the limit must end the measurement."""
+    assert verdict([25.0], 25.0, RULE) == "time_limit"
+    assert verdict([], 20.0, RULE) == "time_limit"
+
+
+def test_measure_drops_warm_up_and_keeps_every_later_sample():
+    """A first call that compiles is 100 times slower; it must not be among the samples."""
+    clock = Clock()
+    durations = iter([1.0, 0.02, 0.01])
+
+    samples = measure(lambda: clock.work(next(durations, 0.01)), wall=clock, cpu=lambda: clock.now / 2)
+
+    assert samples.warmup == 3
+    assert samples.stop_reason == "precise"
+    assert samples.wall_s == pytest.approx([0.01] * len(samples.wall_s))
+    assert samples.cpu_s == pytest.approx([0.005] * len(samples.wall_s))  # the process clock runs half as fast here
+    assert len(samples.wall_s) >= 20
+    assert sum(samples.wall_s) >= 0.2
+
+
+def test_the_device_is_waited_for_before_each_clock_is_read():
+    """Work that is only queued takes no time on the clock until someone waits for it."""
+    clock, queue = Clock(), [0.0]
+
+    def launch() -> None:
+        queue[0] += 0.01
+
+    def wait() -> None:
+        clock.work(queue[0])
+        queue[0] = 0.0
+
+    samples = measure(launch, synchronize=wait, wall=clock, cpu=clock)
+
+    assert samples.wall_s == pytest.approx([0.01] * len(samples.wall_s))
+
+
+def test_very_short_calls_are_averaged_within_a_sample():
+    """A call of 1 us is shorter than reading the clock is exact: about 20 of them make a sample."""
+    clock = Clock()
+
+    samples = measure(lambda: clock.work(1e-6), wall=clock, cpu=clock)
+
+    assert samples.calls_per_sample in (20, 21)  # the last warm-up call, read at 100 s, is 1 us but for its last digits
+    assert samples.wall_s[0] == pytest.approx(1e-6, rel=1e-3)  # the same digits
+
+
+def test_a_call_that_outlasts_the_limit_is_one_sample():
+    """Whatever the warm-up wants, the limit holds to within one call of it and one sample."""
+    clock = Clock()
+
+    samples = measure(lambda: clock.work(30.0), wall=clock, cpu=clock)
+
+    assert samples.stop_reason == "time_limit"
+    assert (samples.warmup, len(samples.wall_s)) == (1, 1)
