@@ -63,13 +63,19 @@ class Board:
     rows: tuple[Row, ...]
 
 
-def make_leaderboards(registry: Registry, trial_ids: Iterable[str] | None, machine: str) -> list[Board]:
-    """Boards over the latest attempts of these trials (None: of every series), on one machine."""
+def make_leaderboards(
+    registry: Registry, trial_ids: Iterable[str] | None, machine: str, baseline: str | None = None
+) -> list[Board]:
+    """Boards over the latest attempts of these trials (None: of every series), on one machine.
+
+    baseline: full reference of the method that the others are compared with; None: the one that trials were matched to,
+    else the first baseline by name.
+    """
     attempts = latest_attempts(registry, trial_ids, machine)
     groups: dict[str, list[dict[str, Any]]] = {}
     for attempt in attempts:
         groups.setdefault(canonical([shared_part(attempt, name) for name in SHARED]), []).append(attempt)
-    boards = [make_board(group) for _, group in sorted(groups.items())]
+    boards = [make_board(group, baseline) for _, group in sorted(groups.items())]
     return [b for b in boards if b is not None]
 
 
@@ -102,7 +108,7 @@ def shared_part(attempt: Mapping[str, Any], name: str) -> Any:
     return attempt[name]
 
 
-def make_board(attempts: Sequence[Mapping[str, Any]]) -> Board | None:
+def make_board(attempts: Sequence[Mapping[str, Any]], wanted: str | None = None) -> Board | None:
     """None where no quality attempt of the group declares a metric."""
     quality = [a for a in attempts if a["kind"] == "quality"]
     metrics = declared_metrics(quality)
@@ -114,12 +120,22 @@ def make_board(attempts: Sequence[Mapping[str, Any]]) -> Board | None:
     by_method: dict[str, list[Mapping[str, Any]]] = {}
     for a in attempts:
         by_method.setdefault(names[method_identity(a)], []).append(a)
-    baseline = next((m for m, group in by_method.items() if group[0]["role"] == "baseline"), "")
+    baseline = choose_baseline(by_method, wanted)
     scores = {m: scored(group, first.name, worst.get(first.name)) for m, group in by_method.items()}
     rows = [make_row(m, group, metrics, scores, baseline, worst) for m, group in by_method.items()]
     rows.sort(key=lambda r: order(r, first))
     shared = {name: shared_part(attempts[0], name) for name in SHARED}
     return Board(str(shared["task"]).rpartition("/")[2], shared, first, tuple(metrics[1:]), baseline, tuple(rows))
+
+
+def choose_baseline(by_method: Mapping[str, Sequence[Mapping[str, Any]]], wanted: str | None) -> str:
+    """The label of the method that the others are compared with; "" where there is none."""
+    matched = next((a["matched"]["to"] for group in by_method.values() for a in group if a["matched"]), None)
+    for ref in (wanted, matched):
+        for label, group in by_method.items():
+            if ref is not None and group[0]["method"] == ref:
+                return label
+    return min((label for label, group in by_method.items() if group[0]["role"] == "baseline"), default="")
 
 
 def declared_metrics(attempts: Sequence[Mapping[str, Any]]) -> list[Metric]:
@@ -128,7 +144,7 @@ def declared_metrics(attempts: Sequence[Mapping[str, Any]]) -> list[Metric]:
     for attempt in attempts:
         for d in attempt["declared"] or []:
             seen.setdefault(d["quantity"], Metric(d["quantity"], d["unit"], d["better"]))
-    return sorted(seen.values(), key=lambda m: m.better == "neither")
+    return sorted(seen.values(), key=lambda m: m.better == "neither")  # stable: otherwise as the suite or the task orders them
 
 
 def method_identity(attempt: Mapping[str, Any]) -> str:

@@ -7,75 +7,103 @@ that one call of the worker serves them all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
 from harness.plan import Matched, MatchRequest, placed
 
 Cost = Mapping[str, Any]
 Count = Callable[[Sequence[Mapping[str, Any]]], Sequence[Cost]]
 MAX_KNOB = 1 << 16
+MAX_UNUSABLE = 16  # refused values, without one that works, after which the method counts as one that cannot be matched
 
 
 def find_matches(requests: Sequence[MatchRequest], count: Count, cache: Path) -> dict[str, Matched]:
     """Answers by request key. count: cost requests -> costs, in order (`ForkServer.cost`)."""
     answers = {r.key: known for r in requests if (known := read(cache, r.key)) is not None}
     fresh = [r for r in requests if r.key not in answers]
-    if fresh:
-        for request, matched in zip(fresh, search(fresh, count), strict=True):
-            answers[request.key] = matched
+    for request, matched in zip(fresh, search(fresh, count), strict=True):
+        answers[request.key] = matched
+        if matched.got:  # what could not be counted may be for want of a library: ask again next time
             write(cache, request.key, matched)
     return answers
 
 
 def search(requests: Sequence[MatchRequest], count: Count) -> list[Matched]:
     """Bisection over integers, every request in step."""
-    costs = count([target_request(r) for r in requests])
-    targets = [amount(c, r.unit, r.target_method) for c, r in zip(costs, requests, strict=True)]
-    tried: list[dict[int, float]] = [{} for _ in requests]
-    low, high = [0] * len(requests), [0] * len(requests)
-    guess = [r.start for r in requests]
-    while True:
-        open_ = [i for i in range(len(requests)) if guess[i]]
-        if not open_:
-            break
-        costs = count([own_request(requests[i], guess[i]) for i in open_])
-        for i, cost in zip(open_, costs, strict=True):
-            tried[i][guess[i]] = got = amount(cost, requests[i].unit, requests[i].method)
-            if got > targets[i]:
-                high[i] = guess[i]
+    searches = [Search(r) for r in requests]
+    targets = count([target_request(r) for r in requests]) if requests else []
+    for one, cost in zip(searches, targets, strict=True):
+        one.aim(cost)
+    while open_ := [one for one in searches if one.guess]:
+        for one, cost in zip(open_, count([own_request(one.request, one.guess) for one in open_]), strict=True):
+            one.learn(cost)
+    return [one.answer() for one in searches]
+
+
+@dataclass
+class Search:
+    """One request's bisection. guess: the next value to try; 0: the search has ended."""
+
+    request: MatchRequest
+    target: float = 0.0
+    low: int = 0
+    high: int = 0
+    guess: int = 0
+    tried: dict[int, float] = field(default_factory=dict)
+    unusable: dict[int, str] = field(default_factory=dict)  # values that the method refuses (groups that must divide a width)
+    reason: str = ""
+
+    def aim(self, cost: Cost) -> None:
+        self.target = float(cost.get(self.request.unit, 0.0))
+        if self.target <= 0:
+            self.reason = self.failure(cost, self.request.target_method)
+        self.guess = 0 if self.reason else self.request.start
+
+    def learn(self, cost: Cost) -> None:
+        got = float(cost.get(self.request.unit, 0.0))
+        if got <= 0:
+            self.unusable[self.guess] = self.failure(cost, self.request.method)
+            if len(self.unusable) >= MAX_UNUSABLE and not self.tried:
+                self.reason = self.unusable[self.request.start]
+        else:
+            self.tried[self.guess] = got
+            if got > self.target:
+                self.high = self.guess
             else:
-                low[i] = guess[i]
-            guess[i] = next_guess(low[i], high[i])
-    return [best(t, target, r) for t, target, r in zip(tried, targets, requests, strict=True)]
+                self.low = self.guess
+        self.guess = 0 if self.reason else next_guess(self.low, self.high, self.unusable)
+
+    def failure(self, cost: Cost, method: str) -> str:
+        unit = self.request.unit
+        return f"counting {unit} of {method} failed: {cost['error']}" if "error" in cost else f"{method} has no {unit}"
+
+    def answer(self) -> Matched:
+        if self.reason:
+            return Matched(None, self.target, 0.0, self.reason)
+        value = min(self.tried, key=lambda v: (abs(self.tried[v] - self.target), v))
+        off, r = self.tried[value] / self.target - 1.0, self.request
+        if abs(off) > r.tolerance:
+            reason = f"nearest is {r.where}={value} with {off:+.1%} {r.unit} (tolerance {r.tolerance:.0%})"
+            return Matched(None, self.target, self.tried[value], reason)
+        return Matched(value, self.target, self.tried[value])
 
 
-def next_guess(low: int, high: int) -> int:
-    """The next value to try between one that costs too little (0: none known) and one that costs too much; 0 ends."""
+def next_guess(low: int, high: int, unusable: Collection[int]) -> int:
+    """The next value to try between one that costs too little (0: none known) and one that costs too much; 0 ends.
+
+    Values that the method refuses are stepped over: the nearest one to the middle, or to twice the last, is tried instead.
+    """
     if not high:
-        return low * 2 if low * 2 <= MAX_KNOB else 0
+        value = low * 2 or max(unusable, default=0) + 1
+        while value in unusable:
+            value += 1
+        return value if value <= MAX_KNOB else 0
     middle = (low + high) // 2
-    return middle if middle not in (low, high) and middle > 0 else 0
-
-
-def best(tried: Mapping[int, float], target: float, request: MatchRequest) -> Matched:
-    value = min(tried, key=lambda v: (abs(tried[v] - target), v))
-    off = tried[value] / target - 1.0
-    if abs(off) > request.tolerance:
-        reason = f"nearest is {request.where}={value} with {off:+.1%} {request.unit} (tolerance {request.tolerance:.0%})"
-        return Matched(None, target, tried[value], reason)
-    return Matched(value, target, tried[value])
-
-
-def amount(cost: Cost, unit: str, method: str) -> float:
-    if "error" in cost:
-        raise HarnessError(f"budget.match: counting {unit} of {method} failed: {cost['error']}")
-    got = float(cost[unit])
-    if got <= 0:
-        raise HarnessError(f"budget.match: {method} has {got} {unit}; nothing to match, exclude it")
-    return got
+    between = (v for v in range(low + 1, high) if v not in unusable)
+    return min(between, key=lambda v: (abs(v - middle), v), default=0)
 
 
 def target_request(r: MatchRequest) -> dict[str, Any]:

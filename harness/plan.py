@@ -220,16 +220,24 @@ def expand_trials(
 ) -> Iterator[Trial]:
     for use in expand_uses(suite, catalogue):
         for device in suite.devices:
-            trials = list(trials_of(use, device, suite, catalogue, here, matched, notes))
-            kept = [t for t in trials if not excluded(t, suite.exclude)]
-            reason = unavailable(use, device, here, catalogue)
-            if reason and kept:
+            kept = [(kind, seed) for kind, seed in seeds_of(suite)
+                    if not excluded(names_of(use, device=device, kind=kind, seed=seed), suite.exclude)]  # fmt: skip
+            if not kept:
+                continue
+            reason = unavailable(use, device, here)
+            if reason:
                 notes.add(*reason, trials=len(kept))
                 continue
-            yield from kept
+            yield from trials_of(use, device, kept, suite, catalogue, here, matched, notes)
 
 
-def unavailable(use: Use, device: str, here: Here, catalogue: Catalogue) -> tuple[str, str] | None:
+def seeds_of(suite: Suite) -> list[tuple[str, int]]:
+    """(kind, seed) of every trial of a use; for timing the seed is the number of the fresh process."""
+    timing = range(TIMING_PROCESSES) if suite.measure.timing else ()
+    return [("quality", s) for s in suite.seeds] + [("timing", s) for s in timing]
+
+
+def unavailable(use: Use, device: str, here: Here) -> tuple[str, str] | None:
     """Why trials of this use cannot run on this machine, and the mend."""
     why = here.devices.get(device, f"no device {device!r}")
     if why:
@@ -245,12 +253,12 @@ def datasets_of(task: Task, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def trials_of(
-    use: Use, device: str, suite: Suite, catalogue: Catalogue, here: Here, matched: Mapping[str, Matched], notes: Notes
-) -> Iterator[Trial]:
+    use: Use, device: str, seeds: Sequence[tuple[str, int]], suite: Suite, catalogue: Catalogue, here: Here,
+    matched: Mapping[str, Matched], notes: Notes,
+) -> Iterator[Trial]:  # fmt: skip
     request = match_request(use, suite, catalogue)
     match = None
     net, params = (use.net.model_dump(mode="json") if use.net else None), dict(use.method_params)
-    seeds = [("quality", s) for s in suite.seeds] + [("timing", s) for s in range(TIMING_PROCESSES if suite.measure.timing else 0)]
     if request is not None:
         found = matched.get(request.key)
         if found is None or found.value is None:
@@ -302,11 +310,14 @@ def shape_of(use: Use) -> Mapping[str, int]:
 
 
 def quantities(use: Use, suite: Suite, catalogue: Catalogue) -> tuple[str, ...]:
-    """What a quality trial must measure: the suite's choice among the task's metrics and its track's probes, else all metrics."""
+    """What a quality trial must measure: the suite's choice among the task's metrics and its track's probes, else all metrics.
+
+    In the suite's order, or the task's: the first is what a leaderboard ranks by.
+    """
     own = [m.name for m in use.task.spec.metrics]
     probed = [m.name for o in catalogue.probes if catalogue.track(o.spec.track) is use.track for m in o.spec.metrics]
     chosen = suite.measure.quality
-    return tuple(sorted(own if chosen is None else set(chosen) & {*own, *probed}))
+    return tuple(own if chosen is None else (name for name in chosen if name in {*own, *probed}))
 
 
 def data_digest(use: Use, catalogue: Catalogue) -> str:
@@ -314,20 +325,32 @@ def data_digest(use: Use, catalogue: Catalogue) -> str:
     return digest({name: catalogue.dataset(name).spec.digest for name in names})
 
 
-def excluded(trial: Trial, patterns: Iterable[Mapping[str, Any]]) -> bool:
-    """A trial is left out if every entry of one pattern fits: {"method": "evonorm-*", "net.arch": "mlp"}."""
-    return any(all(fits(trial, name, value) for name, value in pattern.items()) for pattern in patterns)
+def excluded(names: Mapping[str, Any], patterns: Iterable[Mapping[str, Any]]) -> bool:
+    """A trial is left out if every entry of one pattern fits: {"method": "evonorm-*", "net.arch": "mlp"}.
+
+    names: what is known of the trial. A pattern over a name that is not among them fits nothing yet.
+    """
+    return any(all(fits(names, name, wanted) for name, wanted in pattern.items()) for pattern in patterns)
 
 
-def fits(trial: Trial, name: str, wanted: Any) -> bool:
-    owner, _, key = name.partition(".")
-    if not key:
-        value = getattr(trial, owner)
-        value = value.rpartition("/")[2] if owner in ("method", "task", "track") and "/" not in str(wanted) else value
-    else:
-        source = {"method": trial.method_params, "task": trial.task_params, "net": trial.net, "train": trial.train}[owner]
-        value = (source or {}).get(key)
+def fits(names: Mapping[str, Any], name: str, wanted: Any) -> bool:
+    if name not in names:
+        return False
+    value = names[name]
+    if name in ("method", "task", "track") and "/" not in str(wanted):
+        value = str(value).rpartition("/")[2]
     return matches(value, wanted)
+
+
+def names_of(use: Use, **more: Any) -> dict[str, Any]:
+    """What `exclude` may name of a use, by dotted name; more: device, kind and seed, where they are known."""
+    net = use.net.model_dump(mode="json") if use.net else {}
+    return {
+        "method": use.method.ref, "task": use.task.ref, "track": use.track.ref, "role": use.role,
+        **{f"method.{k}": v for k, v in use.method_params.items()},
+        **{f"task.{k}": v for k, v in use.task_params.items()},
+        **{f"net.{k}": v for k, v in net.items()}, **more,
+    }  # fmt: skip
 
 
 # Matching -------------------------------------------------------------------------------------------------------------
@@ -337,6 +360,8 @@ def match_requests(suite: Suite, catalogue: Catalogue) -> list[MatchRequest]:
     """The searches that the suite's `match` needs, each once."""
     found = {}
     for use in expand_uses(suite, catalogue):
+        if excluded(names_of(use), suite.exclude):
+            continue
         request = match_request(use, suite, catalogue)
         if request is not None:
             found[request.key] = request

@@ -12,6 +12,7 @@ import faulthandler
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -85,7 +86,7 @@ def run_trial(trial: Trial, catalogue: Catalogue, options: WorkerOptions, keeper
     from harness.staging import Draft, run_stages
     from harness.timing import StopRule
 
-    meter, draft, own_keeper = Meter(), Draft(), None
+    meter, draft, own_keeper, process = Meter(), Draft(), None, os.getpid()
     started_at = datetime.now(UTC).isoformat(timespec="microseconds")
     scratch = Path(tempfile.mkdtemp(prefix="trial-", dir=options.scratch)).resolve()
     if keeper is None:
@@ -105,6 +106,8 @@ def run_trial(trial: Trial, catalogue: Catalogue, options: WorkerOptions, keeper
     finally:
         if own_keeper is not None:
             own_keeper.close()
+    if os.getpid() != process:
+        os._exit(0)  # a process that the method forked came through here: the trial's own goes on, this one must touch nothing
     outcome = to_outcome(verdict, draft, meter, started_at)
     if not outcome.blobs:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -243,6 +246,13 @@ def prepare_process(trial: Trial, options: WorkerOptions) -> None:
             torch.cuda.set_per_process_memory_fraction(options.device_memory_share, trial.device)
 
 
+def trace_crashes() -> None:
+    """Where every thread is goes to stderr on a crash, and on SIGUSR1, which executors send to a worker past its time."""
+    stderr = os.dup(2)  # a plugin may close or redirect 2
+    faulthandler.enable(stderr)
+    faulthandler.register(signal.SIGUSR1, stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the trial of SPEC and write its outcome to OUT, whole or not at all. Exit code 0 whatever its status."""
     parser = argparse.ArgumentParser(prog="python -m harness.worker", description=main.__doc__)
@@ -259,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # malloc, OpenMP and the hash seed are read when a process starts: start again, with them set.
         arguments = [sys.executable, "-m", "harness.worker", *(sys.argv[1:] if argv is None else argv)]
         os.execve(sys.executable, arguments, worker_environment(options.threads))
-    faulthandler.enable()
+    trace_crashes()
     adopt_orphans()
     prepare_process(trial, options)
     outcome = run_trial(trial, load_catalogue(), options)

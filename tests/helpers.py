@@ -1,11 +1,12 @@
 """Plugins that a test writes: a module and a dist-info folder on a path, so that importlib.metadata finds them for real.
 
-`plugin_site` is a fixture; import it where it is used. `trial` makes a Trial of the toy track that `TOY` declares: fit the
+`plugin_site` is a fixture: `from helpers import plugin_site` where it is used. `trial` makes a Trial of the toy track that `TOY` declares: fit the
 sign of numbers, accuracy on held parts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -136,19 +137,38 @@ class PluginSite:
         return load_catalogue()
 
 
-@pytest.fixture
-def plugin_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginSite]:
-    """A fresh site, first on this process's path and on that of its children; its modules are forgotten afterwards."""
-    folder = tmp_path / "site"
+@contextlib.contextmanager
+def open_plugin_site(folder: Path) -> Iterator[PluginSite]:
+    """A fresh site in `folder`, first on this process's path and on that of its children; forgotten afterwards."""
     folder.mkdir()
     path = os.pathsep.join(p for p in (str(folder), os.environ.get("PYTHONPATH", "")) if p)
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.syspath_prepend(str(folder))
     before = set(sys.modules)
-    yield PluginSite(folder, {"PYTHONPATH": path})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        patch.syspath_prepend(str(folder))
+        yield PluginSite(folder, {"PYTHONPATH": path})
     for name in set(sys.modules) - before:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def plugin_site(tmp_path: Path) -> Iterator[PluginSite]:
+    """A fresh site for one test."""
+    with open_plugin_site(tmp_path / "site") as site:
+        yield site
+
+
+def marked_processes(name: str, value: str) -> list[int]:
+    """Processes on this machine that were started with name=value in their environment, zombies left out."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
 
 
 BASE = Trial(

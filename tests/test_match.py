@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import HarnessError
 from harness.match import find_matches
 from harness.plan import MatchRequest
 
@@ -45,6 +44,23 @@ def test_the_width_found_is_the_nearest_there_is(tmp_path, extra, start):
     assert matched.mismatch == pytest.approx(Counter.cost(nearest, extra)["params"] / target - 1)
 
 
+@pytest.mark.parametrize("start", [3, 8, 64, 100])
+def test_values_that_the_method_refuses_are_stepped_over(tmp_path, start):
+    """Groups that must divide the width leave gaps; the nearest width that works is found all the same."""
+
+    class Divided(Counter):
+        def __call__(self, requests):
+            costs = super().__call__(requests)
+            refused = [r["method"] != "relu" and r["net"]["width"] % 8 for r in requests]
+            return [{"error": "8 does not divide"} if no else cost for cost, no in zip(costs, refused, strict=True)]
+
+    found = find_matches([request(tolerance=0.5, start=start)], Divided(40), tmp_path)
+
+    target = Counter.cost(64, 0)["params"]
+    nearest = min(range(8, 200, 8), key=lambda w: abs(Counter.cost(w, 40)["params"] - target))
+    assert next(iter(found.values())).value == nearest
+
+
 def test_what_cannot_be_matched_says_so(tmp_path):
     """A method whose smallest width is still too big is reported, not run at a wrong size."""
     found = find_matches([request(tolerance=0.05)], Counter(1e6), tmp_path)
@@ -65,7 +81,14 @@ def test_a_search_is_made_once(tmp_path):
     assert counter.calls == calls
 
 
-def test_a_method_that_cannot_be_counted_is_named(tmp_path):
-    """The worker's error reaches the user with the method's name."""
-    with pytest.raises(HarnessError, match=r"counting params of relu failed: no torch"):
-        find_matches([request()], lambda requests: [{"error": "no torch"} for _ in requests], tmp_path)
+def test_a_method_that_cannot_be_counted_says_so_and_is_asked_again(tmp_path):
+    """The worker's error reaches the user with the method's name; a missing library may be there tomorrow."""
+
+    def fail(requests):
+        return [{"error": "no cvxpy"} if r["method"] == "m" else {"params": 10.0} for r in requests]
+
+    found = find_matches([request()], fail, tmp_path)
+
+    assert next(iter(found.values())).value is None
+    assert next(iter(found.values())).reason == "counting params of m failed: no cvxpy"
+    assert next(iter(find_matches([request(tolerance=0.5)], Counter(0), tmp_path).values())).value == 64

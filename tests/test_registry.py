@@ -693,12 +693,13 @@ def test_two_that_fold_the_same_files_make_the_same_file(registry):
     assert len(names) == len(io.listdir(registry.path / "manifests")) == 1
 
 
-def test_more_than_a_hundred_loose_files_are_compacted(registry):
-    """Small files are the main cost of a query: 100 of them cost more than a million rows in one."""
+@pytest.mark.parametrize("then", [lambda r: r.fold("inv-0"), lambda r: Registry.open(r.path)], ids=["fold", "open"])
+def test_more_than_a_hundred_loose_files_are_compacted(registry, then):
+    """Small files are the main cost of a query: 100 of them cost more than a million rows in one. A killed run leaves many."""
     for number in range(101):
         registry.append(make_attempt(number, where=replace(WHERE, invocation=f"inv-{number}")))
 
-    registry.fold("inv-0")
+    then(registry)
 
     assert len(Reader(registry._layout).entries()) == 1
     assert len(ids(registry)) == 101
@@ -1064,8 +1065,8 @@ def test_the_connection_itself_is_locked_even_if_the_check_of_the_text_were_pass
 
     hidden = pa.table({"x": [1]})
 
-    with pytest.raises(HarnessError, match=r"^query: "):
-        duck.select(attack.replace("{out}", str(tmp_path)), (), {}, {}, 10.0)
+    with duck.connection() as con, pytest.raises(HarnessError, match=r"^query: "):
+        duck.select(con, attack.replace("{out}", str(tmp_path)), (), {}, {}, 10.0)
     assert io.listdir(tmp_path) == []
     assert hidden.num_rows == 1
 

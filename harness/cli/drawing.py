@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -21,14 +23,15 @@ from harness.records import Attempt, Trial
 from harness.run import Progress
 from harness.stats import Interval
 
-BAR_CELLS = 24
+BAR_CELLS = 17
 PLAIN_EVERY_S = 10.0
+FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
 def console() -> Console:
-    """Stdout; 120 columns where it is no terminal, so that a log or a README holds whole rows."""
+    """Stdout; 118 columns where it is no terminal, so that a log or a README holds whole rows."""
     made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=130)
+    return made if made.is_terminal else Console(highlight=False, width=118)
 
 
 # The plan -------------------------------------------------------------------------------------------------------------
@@ -154,6 +157,9 @@ def failure_line(attempt: Attempt) -> str:
     return f"{attempt.outcome.status}: {attempt.trial.label}: {first} (harness logs {attempt.attempt_id[:16]})"
 
 
+MARKS = {"baseline": "*", "ablation": "†", "control": "‡", "oracle": "§"}
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+
 # Leaderboards ---------------------------------------------------------------------------------------------------------
 
 
@@ -173,31 +179,27 @@ def draw_leaderboards(boards: Sequence[Board], *, as_json: bool) -> None:
 
 
 def draw_board(board: Board) -> Table:
-    table = Table(title=board_title(board), title_justify="left", title_style="bold")
-    table.add_column("#", justify="right")
-    table.add_column("method")
-    arrow = {"higher": " ↑", "lower": " ↓"}.get(board.metric.better, "")
-    table.add_column(f"{board.metric.name}{arrow} [95 %]", justify="right")
-    table.add_column("", no_wrap=True)
-    if board.baseline:
-        table.add_column(f"- {board.baseline} [95 %]", justify="right")
-    for metric in board.further:
-        table.add_column(metric.name + {"higher": " ↑", "lower": " ↓"}.get(metric.better, ""), justify="right")
+    table = Table(title=board_title(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    sized = any(row.params is not None for row in board.rows)
     regions = sorted({region for row in board.rows for region in row.timings})
-    for region in regions:
-        table.add_column(f"{region} ms", justify="right")
-    if any(row.params is not None for row in board.rows):
-        table.add_column("params", justify="right")
-    table.add_column("solve s", justify="right", style="dim")
-    table.add_column("ok/failed", justify="right")
+    further = board.further[:FURTHER_SHOWN]
+    headings = [f"{board.metric.name}{ARROWS[board.metric.better]}"]
+    headings += [f"- {board.baseline}"] if board.baseline else []
+    headings += [m.name + ARROWS[m.better] for m in further] + [f"{r} ms" for r in regions]
+    headings += (["params"] if sized else []) + ["solve s", "ok/fail"]
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     low, high = scale(board)
     for rank, row in enumerate(board.rows, 1):
-        cells = [str(rank) if row.ranked else "", method_cell(row), interval_cell(row.interval), bar(row.interval, low, high)]
+        cells = [str(rank) if row.ranked else "", method_cell(row), bar(row.interval, low, high), interval_cell(row.interval)]
         if board.baseline:
             cells.append(interval_cell(row.difference, signed=True))
-        cells += [number(row.others.get(m.name)) for m in board.further]
+        cells += [number(row.others.get(m.name)) for m in further]
         cells += [timing_cell(row.timings.get(region)) for region in regions]
-        if any(r.params is not None for r in board.rows):
+        if sized:
             cells.append("" if row.params is None else f"{row.params:,}")
         cells += [number(row.solve_s), f"{row.n_ok}/{row.n_failed}"]
         table.add_row(*(c if isinstance(c, Text) else Text(c) for c in cells))
@@ -217,7 +219,12 @@ def board_title(board: Board) -> Text:
 
 def footnotes(board: Board) -> list[str]:
     """What a reader must know beside the numbers."""
-    lines = []
+    lines = [f"± is half the 95 % t interval over seeds; the difference to {board.baseline} is taken seed by seed"] if board.baseline else []
+    roles = [f"{MARKS[role]} {role}" for role in MARKS if any(r.role == role for r in board.rows)]
+    if roles:
+        lines.append(", ".join(roles) + (" (scored, not ranked)" if any(r.role == "oracle" for r in board.rows) else ""))
+    if len(board.further) > FURTHER_SHOWN:
+        lines.append(f"not shown: {', '.join(m.name for m in board.further[FURTHER_SHOWN:])} (--json has all)")
     if any(r.n_failed for r in board.rows):
         lines.append("failed attempts count as the metric's declared worst; where none is declared they are left out")
     if any(r.n_unsupported for r in board.rows):
@@ -233,7 +240,7 @@ def footnotes(board: Board) -> list[str]:
 
 
 def method_cell(row: Row) -> str:
-    return row.method + (f" ({row.role})" if row.role != "method" else "")
+    return row.method + MARKS.get(row.role, "")
 
 
 def scale(board: Board) -> tuple[float, float]:
@@ -262,12 +269,15 @@ def bar(interval: Interval | None, low: float, high: float) -> Text:
 
 
 def interval_cell(interval: Interval | None, *, signed: bool = False) -> str:
+    """mean ± half-width, to the digits that the half-width leaves meaning."""
     if interval is None:
         return ""
     sign = "+" if signed else ""
     if interval.low is None or interval.high is None:
-        return f"{interval.mean:{sign}.4f}"
-    return f"{interval.mean:{sign}.4f} [{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
+        return f"{interval.mean:{sign}.4g}"
+    half = (interval.high - interval.low) / 2
+    digits = min(8, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else 4
+    return f"{interval.mean:{sign}.{digits}f} ±{half:.{digits}f}"
 
 
 def timing_cell(medians: tuple[float, ...] | None) -> str:

@@ -140,7 +140,8 @@ def session(
     registry = Registry.open(registry_path, create=not read_only)
     parallel = jobs or max(1, (os.cpu_count() or 1) // suite.threads)
     options = WorkerOptions(data_dir=data_dir, cache_dir=cache_dir(), threads=suite.threads)
-    with ForkServer(parallel=parallel, options=options, preload=modules_of(suite, catalogue)) as executor:
+    modules, datasets = needs_of(suite, catalogue)
+    with ForkServer(parallel, options, preload=modules, datasets=datasets) as executor:
         gpu = executor.probe_devices() if "cuda" in suite.devices else {"cuda": False}
         here = plan.Here(
             torch_version=provenance.torch_version(),
@@ -170,18 +171,20 @@ def load_plugins() -> Catalogue:
     return catalogue
 
 
-def modules_of(suite: Suite, catalogue: Catalogue) -> list[str]:
-    """The modules that the suite's trials will import: the fork server imports them once, before it forks."""
-    from harness.plan import expand_uses
+def needs_of(suite: Suite, catalogue: Catalogue) -> tuple[list[str], list[str]]:
+    """The modules and the embedded data of the suite's trials: the fork server reads them once, before it forks."""
+    from harness.plan import datasets_of, expand_uses
 
-    names: set[str] = set()
+    modules: set[str] = set()
+    datasets: set[str] = set()
     for use in expand_uses(suite, catalogue):
         spec, track, task = use.method.spec, use.track.spec, use.task.spec
         for dotted in (getattr(spec, "build", None), getattr(spec, "solve", None), track.learner, track.problem,
                        track.solution, track.inference, task.load, task.score, task.summarise):  # fmt: skip
             if dotted:
-                names.add(dotted.partition(":")[0])
-    return sorted(names)
+                modules.add(dotted.partition(":")[0])
+        datasets |= {n for n in datasets_of(task, use.task_params) if catalogue.dataset(n).spec.where == "embedded"}
+    return sorted(modules), sorted(datasets)
 
 
 def data_facts(suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
@@ -210,7 +213,9 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
         summary = run_trials(
             s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
         )
-    boards = make_leaderboards(s.registry, {p.trial.trial_id for p in s.plan.planned}, s.provenance.machine)
+    trials = {p.trial.trial_id for p in s.plan.planned}
+    baseline = next((m.ref for m in s.suite.methods if m.role == "baseline"), None)
+    boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline)
     draw_leaderboards(boards, as_json=as_json)
     old_failures = 0 if s.trials else s.plan.count("failed")
     click.echo(ending(s, summary.counts, old_failures), err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.catalogue import Catalogue
@@ -37,16 +37,16 @@ def _count(request: Mapping[str, Any], catalogue: Catalogue) -> Mapping[str, flo
     if isinstance(method, Learner):
         if method.cost is None:
             raise HarnessError(f"learner {method.name!r} declares no cost")
-        counted: Mapping[str, float] = resolve(method.cost, f"learner {method.name!r}: cost")(request["shape"], params)
-        return counted
+        count: Callable[..., Mapping[str, float]] = resolve(method.cost, f"learner {method.name!r}: cost")
+        return count(request["shape"], params)
     from harness.lab import ComponentUse
 
     if track.cost is None:
         raise HarnessError(f"track {track.name!r} declares no cost")
     build = resolve(method.build, f"component {method.name!r}: build")
     use = ComponentUse(method.name, method.kind, build, params, method.init)
-    counted = resolve(track.cost, f"track {track.name!r}: cost")(request["shape"], request["net"], request["train"], use)
-    return counted
+    count = resolve(track.cost, f"track {track.name!r}: cost")
+    return count(request["shape"], request["net"], request["train"], use)
 
 
 def probe_devices() -> Answer:

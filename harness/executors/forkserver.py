@@ -104,11 +104,13 @@ class ForkServer:
         waiting, suspects = deque(jobs), deque[Job]()
         tries = _Tries()
         interrupted = False
+        self._ended.clear()  # of an iteration that was given up
         try:
             while waiting or suspects or self._jobs or self._ended or self._lost:
                 try:
                     self._dispatch(waiting, suspects, at_once)
-                    self._pump()
+                    if self._jobs and not self._ended:
+                        self._pump()
                 except ServerDied:
                     self._bury()
                 suspects += (job for job in self._take_lost() if tries.again(job))
@@ -219,7 +221,10 @@ class ForkServer:
                 if importing not in left:
                     raise RuntimeError(f"the fork server does not start: {link.last_words()}") from exc
                 self.left_out[importing] = "its import ends the process, or does not end"
-            link.close()
+            except BaseException:
+                link.kill()
+                raise
+            link.kill()
             self._kill_left_over()
 
     def _bury(self) -> None:
@@ -271,18 +276,14 @@ class ForkServer:
         link.send({"op": "run", "id": number, "trial": asdict(job.trial), "timeout_s": job.timeout_s,
                    "memory_bytes": job.memory_bytes, "scratch": str(folder), "parallel": at_once})  # fmt: skip
 
-    def _pump(self, timeout_s: float | None = None) -> bool:
-        """Wait for the server and take in what it says; False if it said nothing in time. Raises ServerDied."""
-        if self._ended or not (self._jobs or timeout_s is None):
-            return True
+    def _pump(self) -> None:
+        """Wait for the server and take in what it says. Raises ServerDied."""
         link = self._server()
-        if not link.wait(timeout_s):
-            return False
+        link.wait(None)
         # A Ctrl-C between reading a message and noting it would lose an outcome.
         with interrupts_held():
             for message in link.receive():
                 self._note(message)
-        return True
 
     def _note(self, message: Message) -> None:
         number = message["id"]
@@ -405,6 +406,11 @@ class _Link:
 
     def last_words(self) -> str:
         return self._log.read_text(errors="replace").strip()[-4000:] or "it said nothing"
+
+    def kill(self) -> None:
+        """For a server that does not listen yet."""
+        self._process.kill()
+        self.close()
 
     def close(self) -> None:
         """At the end of the stream the server kills its workers and ends; one that does not is killed."""

@@ -9,7 +9,6 @@ worker of a running trial is one.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
 import json
@@ -45,7 +44,7 @@ from harness.processes import (
     use_huge_pages,
 )
 from harness.records import Outcome
-from harness.worker import WorkerOptions, prepare_process, run_trial, trial_from_json
+from harness.worker import WorkerOptions, prepare_process, run_trial, trace_crashes, trial_from_json
 
 CORE_MODULES = ("torch", "torch._dynamo", "torch._inductor.config", "numpy.random", "harness.staging", "harness.lab",
                 "harness.data.store")  # fmt: skip
@@ -85,7 +84,7 @@ class Worker:
 
     @property
     def is_trial(self) -> bool:
-        return self.request["op"] == "run"
+        return bool(self.request["op"] == "run")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -233,7 +232,7 @@ class Server:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
-        for descriptor in (null, output, not_mine[1], self._selector.fileno()):  # type: ignore[attr-defined]
+        for descriptor in (null, output, not_mine[1], self._selector.fileno()):
             os.close(descriptor)
         for worker in self._workers.values():
             worker.control.close()
@@ -442,21 +441,17 @@ class SocketKeeper:
 
 
 def fork_trial(message: Message, catalogue: Catalogue, options: WorkerOptions, control: socket.socket, nonce: str) -> None:
-    """In the worker: run the trial, send its outcome, end. Does not return, in this process or in one that a method forked."""
-    worker = os.getpid()
+    """In the worker: run the trial, send its outcome, end. Does not return."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    crashes = os.dup(2)  # a plugin may close or redirect 2
-    faulthandler.enable(crashes)
-    faulthandler.register(signal.SIGUSR1, crashes)
+    trace_crashes()
     trial = trial_from_json(message["trial"])
     prepare_process(trial, options)
     outcome = run_trial(trial, catalogue, options, SocketKeeper(control))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-    if os.getpid() == worker:  # a method may have forked a child that comes through here too
-        control.sendall(pack({"op": "result", "nonce": nonce, "outcome": outcome.to_json()}))
+    control.sendall(pack({"op": "result", "nonce": nonce, "outcome": outcome.to_json()}))
     os._exit(0)
 
 

@@ -12,8 +12,6 @@ from harness.executors.forkserver import ForkServer
 from harness.worker import WorkerOptions
 
 
-def SubprocessExecutor(  # noqa: N802  (made like the class that it returns)
-    parallel: int = 1, options: WorkerOptions | None = None, preload: Sequence[str] = ()
-) -> ForkServer:
+def SubprocessExecutor(parallel: int = 1, options: WorkerOptions | None = None, preload: Sequence[str] = ()) -> ForkServer:
     """A `ForkServer` whose trials are fresh interpreters. preload is taken for the interface's sake: nothing is shared."""
     return ForkServer(parallel, options, preload=(), isolation="exec")

@@ -42,12 +42,13 @@ class Named:
 
 def run_query(reader: Reader, sql: str, parameters: Sequence[object] | Mapping[str, object], timeout_s: float) -> pa.Table:
     """The result as Arrow. Raises HarnessError with the mend."""
-    views = check(names_in(duck.parse_select(sql)))
-    tables = {ROWS: reader.table(columns_of(views))}
-    if "facts" in views:
-        tables[FACTS] = facts_table(reader)
-    definitions = {name: VIEWS[name].sql for name in with_uses(views)}
-    return duck.select(sql, parameters, tables, definitions, timeout_s)
+    with duck.connection() as con:
+        views = check(names_in(duck.parse_select(con, sql)))
+        tables = {ROWS: reader.table(columns_of(views))}
+        if "facts" in views:
+            tables[FACTS] = facts_table(reader)
+        definitions = {name: VIEWS[name].sql for name in with_uses(views)}
+        return duck.select(con, sql, parameters, tables, definitions, timeout_s)
 
 
 def facts_table(reader: Reader) -> pa.Table:

@@ -25,6 +25,9 @@ FILE_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
 MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
 # A file that vanishes between the listing and its opening was replaced: list again. More often than this it is no race.
 RELISTS = 10
+# A query pays 3 ms for each piece of a table (as many as there are loose files), so pieces are joined; but an Arrow string
+# array cannot hold more than 2 GiB, which the logs of a large registry may exceed.
+COMBINE_BELOW_BYTES = 1 << 30
 
 Entry = tuple[str, str]  # folder, name
 
@@ -227,7 +230,8 @@ def once_each(tables: list[pa.Table], columns: set[str] | None) -> pa.Table:
     if not tables:
         return schema.conform(schema.attempt_schema().empty_table(), columns)
     whole = pa.concat_tables(tables)
-    # Not combined: the text of many logs may exceed what one Arrow string array can address.
+    if whole.nbytes < COMBINE_BELOW_BYTES:
+        whole = whole.combine_chunks()
     ids = whole["attempt_id"].combine_chunks().dictionary_encode()
     if len(ids.dictionary) == whole.num_rows:
         return whole

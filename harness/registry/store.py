@@ -74,7 +74,7 @@ class Registry:
 
     @staticmethod
     def open(path: Path, create: bool = True) -> Registry:
-        """create: for writing; makes what is missing, proves that it can write, and sweeps what dead processes left.
+        """create: for writing; makes what is missing, proves that it can write, sweeps and compacts what dead processes left.
 
         Without it nothing is made, and a folder that does not exist is an empty registry (with a warning).
         Raises RegistryError: no folder, not a registry, of a newer format, or not writable.
@@ -83,6 +83,7 @@ class Registry:
         if create:
             registry._prepare()
             registry.sweep()
+            registry.compact()  # a run that was killed never folded what it wrote
         elif registry.path.exists():
             registry._check_format()
         else:
@@ -268,9 +269,7 @@ class Registry:
                     return folding.fold_entries(self._reader, self._layout, choose(self._reader.entries()))
         except OSError as exc:
             raise self._error("cannot fold", exc) from exc
-        raise RegistryError(
-            f"registry {self.path}: its files change faster than they can be folded; try again"
-        )
+        raise RegistryError(f"registry {self.path}: its files change faster than they can be folded; try again")
 
     def remove_replaced(self, grace_s: float = folding.GRACE_S) -> int:
         """Delete files that folded ones replaced more than grace_s ago; how many. `open` for writing does it too."""

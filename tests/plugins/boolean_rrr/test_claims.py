@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from harness_papers.boolean_rrr import GRADIENTS, METHODS, PAPER, TASKS, TRACK
+from harness_papers.boolean_rrr import METHODS, PAPER, READ_BY_SIGN, TASKS, TRACK
 
 from harness.rules import All, Cell, Diff, Rule, Share, Within, cells
 
@@ -45,11 +45,13 @@ SOME, MORE, NONE = [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]
     [
         ("finds-circuits", {"rrr": MORE}, True),
         ("finds-circuits", {"rrr": NONE}, False),
-        *(("finds-circuits", {"rrr": MORE, rival.method: MORE}, False) for rival in GRADIENTS),
+        ("finds-circuits", {"rrr": MORE, "straight-through": MORE}, False),
+        ("beats-gradients-read-by-sign", {"rrr": MORE, "adamw-mlp": SOME, "adamw-mlp-penalty": SOME}, True),
+        *(("beats-gradients-read-by-sign", {"rrr": SOME, rival.method: MORE}, False) for rival in READ_BY_SIGN),
         ("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3}, True),
         ("sparse-by-margin", {"rrr[beta=0.5]": [0.2] * 3}, False),
         ("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3, "rrr[beta=0.5,sigma=1000.0]": [0.5] * 3}, False),
-        *(("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3, rival.method: [0.5] * 3}, False) for rival in GRADIENTS[1:]),
+        *(("sparse-by-margin", {"rrr[beta=0.5]": [0.6] * 3, rival.method: [0.5] * 3}, False) for rival in READ_BY_SIGN),
         ("codes-need-a-small-beta", {"rrr[beta=0.2]": [0.9] * 3, "rrr[beta=0.5]": [0.2] * 3}, True),
         ("codes-need-a-small-beta", {"rrr[beta=0.2]": [0.2] * 3, "rrr[beta=0.5]": [0.9] * 3}, False),
     ],
