@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
@@ -76,7 +76,18 @@ def make_leaderboards(
     for attempt in attempts:
         groups.setdefault(canonical([shared_part(attempt, name) for name in SHARED]), []).append(attempt)
     boards = [make_board(group, baseline) for _, group in sorted(groups.items())]
-    return [b for b in boards if b is not None]
+    return with_task_labels([b for b in boards if b is not None])
+
+
+def with_task_labels(boards: Sequence[Board]) -> list[Board]:
+    """Where several boards are of one task, the parameters in which they differ are part of its label."""
+    labelled = []
+    for board in boards:
+        same = [b.shared["task_params"] or {} for b in boards if b.shared["task"] == board.shared["task"]]
+        own = board.shared["task_params"] or {}
+        varying = [f"{k}={v}" for k, v in own.items() if len({canonical(p.get(k)) for p in same}) > 1]
+        labelled.append(replace(board, task=board.task + (f"({', '.join(varying)})" if varying else "")))
+    return labelled
 
 
 def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine: str) -> list[dict[str, Any]]:

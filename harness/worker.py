@@ -246,6 +246,13 @@ def prepare_process(trial: Trial, options: WorkerOptions) -> None:
             torch.cuda.set_per_process_memory_fraction(options.device_memory_share, trial.device)
 
 
+def flush_streams() -> None:
+    """What is printed leaves the process; a plugin may have closed either stream."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
 def trace_crashes() -> None:
     """Where every thread is goes to stderr on a crash, and on SIGUSR1, which executors send to a worker past its time."""
     stderr = os.dup(2)  # a plugin may close or redirect 2
@@ -290,6 +297,5 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
 if __name__ == "__main__":
     # os._exit: a thread or an exit handler of a plugin must not keep the process alive, nor change its code.
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_streams()
     os._exit(code)

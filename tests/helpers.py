@@ -1,7 +1,7 @@
 """Plugins that a test writes: a module and a dist-info folder on a path, so that importlib.metadata finds them for real.
 
-`plugin_site` is a fixture: `from helpers import plugin_site` where it is used. `trial` makes a Trial of the toy track that `TOY` declares: fit the
-sign of numbers, accuracy on held parts.
+`plugin_site` is a fixture: `from helpers import plugin_site` where it is used. `trial` makes a Trial of the toy track that
+`PluginSite.write_toy` declares: find the threshold that tells positive numbers, accuracy on held parts.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class PluginSite:
 
     def write(self, name: str, declared: str, code: str) -> None:
         """One distribution with one entry point: module NAME declares, module NAME_code is the code."""
+        self._forget(name)
         (self.folder / f"{name}.py").write_text(textwrap.dedent(declared).replace("NAME", name))
         (self.folder / f"{name}_code.py").write_text(textwrap.dedent(code).replace("NAME", name))
         info = self.folder / f"{name}-1.0.dist-info"
@@ -124,6 +125,13 @@ class PluginSite:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[harness]\n{name} = {name}\n")
         importlib.invalidate_caches()
+
+    def _forget(self, name: str) -> None:
+        """What was written before under this name: a test may write it anew, within the second that bytecode is told by."""
+        for module in (name, f"{name}_code"):
+            sys.modules.pop(module, None)
+            for compiled in (self.folder / "__pycache__").glob(f"{module}.*"):
+                compiled.unlink()
 
     def write_toy(self, methods: str = "", names: tuple[str, ...] = (), *, name: str = "toyplug", declared: str = "") -> None:
         """The toy track with `good` and whatever functions `methods` defines; names: which of them are methods.

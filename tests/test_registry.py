@@ -34,7 +34,7 @@ from harness.records import (
     Timing,
     Trial,
 )
-from harness.registry import Registry, TrialState, folding, io, schema
+from harness.registry import Registry, TrialState, duck, folding, io, schema
 from harness.registry.files import STALE_ELSEWHERE_S, STALE_S, this_process
 from harness.registry.reading import Reader
 from harness.registry.views import VIEWS
@@ -917,7 +917,8 @@ def test_a_failed_attempt_without_a_declared_worst_is_left_out_and_counted(regis
 def test_an_infinite_worst_makes_the_mean_infinite_and_the_sd_unknown(registry):
     """Older DuckDB versions end the whole query with an error on the deviation of an infinity."""
     nll = Measurement("nll", "test", "nat", "lower", 2.0, math.inf)
-    registry.append(make_attempt(1, make_trial(seed=1), measurements=(nll,)))
+    for seed in (1, 3):  # two finite scores: a deviation of these alone would be a number, and a wrong one
+        registry.append(make_attempt(seed, make_trial(seed=seed), measurements=(nll,)))
     registry.append(replace(make_attempt(2, make_trial(seed=2), status="failed"), declared=(replace(nll, value=None),)))
 
     row = board(registry)["relu"]
@@ -1059,16 +1060,34 @@ LOCKED = [
 
 
 @pytest.mark.parametrize("attack", LOCKED)
-def test_the_connection_itself_is_locked_even_if_the_check_of_the_text_were_passed(tmp_path, attack):
+def test_the_connection_itself_is_locked_even_if_the_check_of_the_text_were_passed(tmp_path, monkeypatch, attack):
     """Two walls: each is tested without the other."""
-    from harness.registry import duck
-
-    hidden = pa.table({"x": [1]})
+    # Where DuckDB looks for Python variables: among the globals of the function that calls it.
+    monkeypatch.setattr(duck, "hidden", pa.table({"x": [1]}), raising=False)
 
     with duck.connection() as con, pytest.raises(HarnessError, match=r"^query: "):
         duck.select(con, attack.replace("{out}", str(tmp_path)), (), {}, {}, 10.0)
     assert io.listdir(tmp_path) == []
-    assert hidden.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "refusal"),
+    [
+        ("WITH x AS (INSERT INTO attempts VALUES (1) RETURNING *) SELECT * FROM x", "INSERT is refused: a query"),
+        ("WITH x AS (DELETE FROM attempts RETURNING *) SELECT * FROM x", "DELETE is refused: a query"),
+        ("COPY (SELECT 1) TO 'x.csv'", "COPY is refused: a query may only read"),
+        ("SELECT 1; SELECT 2", "2 statements; write exactly one SELECT"),
+        (
+            "SELECT * FROM arrow_scan(1, 2, 3)",
+            r"arrow_scan\(\) is refused: a query reads the registry's views and nothing else",
+        ),
+        ("SELECT write_log('x')", r"write_log\(\) is refused"),
+    ],
+)
+def test_what_the_text_asks_for_is_refused_before_it_reaches_the_engine(registry, attack, refusal):
+    """The first wall: DuckDB calls an INSERT inside WITH a SELECT, and arrow_scan reads memory by address."""
+    with pytest.raises(HarnessError, match=f"query: {refusal}"):
+        registry.query(attack)
 
 
 @pytest.mark.parametrize(

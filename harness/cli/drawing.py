@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -25,6 +26,7 @@ from harness.stats import Interval
 
 BAR_CELLS = 17
 PLAIN_EVERY_S = 10.0
+UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
@@ -172,17 +174,28 @@ def draw_leaderboards(boards: Sequence[Board], *, as_json: bool) -> None:
     if not boards:
         out.print("no attempts to rank yet")
     for board in boards:
-        out.print(draw_board(board))
-        for line in footnotes(board):
+        table, shown = fitting(board, out)
+        out.print(table)
+        for line in footnotes(board, shown):
             out.print(line, markup=False)
         out.print()
 
 
-def draw_board(board: Board) -> Table:
+def fitting(board: Board, out: Console) -> tuple[Table, int]:
+    """The table with as many further metrics as fit the width, and how many those are: a cut number is worse than none."""
+    for shown in range(min(FURTHER_SHOWN, len(board.further)), 0, -1):
+        table = draw_board(board, shown)
+        if Measurement.get(out, out.options.update(max_width=UNLIMITED), table).maximum <= out.width:
+            return table, shown
+    return draw_board(board, 0), 0
+
+
+def draw_board(board: Board, shown: int) -> Table:
+    """shown: how many of the further metrics have a column."""
     table = Table(title=board_title(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     sized = any(row.params is not None for row in board.rows)
     regions = sorted({region for row in board.rows for region in row.timings})
-    further = board.further[:FURTHER_SHOWN]
+    further = board.further[:shown]
     headings = [f"{board.metric.name}{ARROWS[board.metric.better]}"]
     headings += [f"- {board.baseline}"] if board.baseline else []
     headings += [m.name + ARROWS[m.better] for m in further] + [f"{r} ms" for r in regions]
@@ -217,14 +230,14 @@ def board_title(board: Board) -> Text:
     return Text(" | ".join(parts))
 
 
-def footnotes(board: Board) -> list[str]:
+def footnotes(board: Board, shown: int) -> list[str]:
     """What a reader must know beside the numbers."""
     lines = [f"± is half the 95 % t interval over seeds; the difference to {board.baseline} is taken seed by seed"] if board.baseline else []
     roles = [f"{MARKS[role]} {role}" for role in MARKS if any(r.role == role for r in board.rows)]
     if roles:
         lines.append(", ".join(roles) + (" (scored, not ranked)" if any(r.role == "oracle" for r in board.rows) else ""))
-    if len(board.further) > FURTHER_SHOWN:
-        lines.append(f"not shown: {', '.join(m.name for m in board.further[FURTHER_SHOWN:])} (--json has all)")
+    if len(board.further) > shown:
+        lines.append(f"not shown: {', '.join(m.name for m in board.further[shown:])} (--json has all)")
     if any(r.n_failed for r in board.rows):
         lines.append("failed attempts count as the metric's declared worst; where none is declared they are left out")
     if any(r.n_unsupported for r in board.rows):

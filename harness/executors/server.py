@@ -44,7 +44,7 @@ from harness.processes import (
     use_huge_pages,
 )
 from harness.records import Outcome
-from harness.worker import WorkerOptions, prepare_process, run_trial, trace_crashes, trial_from_json
+from harness.worker import WorkerOptions, flush_streams, prepare_process, run_trial, trace_crashes, trial_from_json
 
 CORE_MODULES = ("torch", "torch._dynamo", "torch._inductor.config", "numpy.random", "harness.staging", "harness.lab",
                 "harness.data.store")  # fmt: skip
@@ -448,9 +448,7 @@ def fork_trial(message: Message, catalogue: Catalogue, options: WorkerOptions, c
     trial = trial_from_json(message["trial"])
     prepare_process(trial, options)
     outcome = run_trial(trial, catalogue, options, SocketKeeper(control))
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+    flush_streams()
     control.sendall(pack({"op": "result", "nonce": nonce, "outcome": outcome.to_json()}))
     os._exit(0)
 

@@ -90,6 +90,14 @@ def attempt_schema() -> pa.Schema:
     )
 
 
+@cache
+def attempt_struct() -> pa.DataType:
+    """A whole row as one Arrow type."""
+    import pyarrow as pa
+
+    return pa.struct(list(attempt_schema()))
+
+
 # Attempt <-> row ----------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +204,7 @@ def encode_one(row: Mapping[str, Any]) -> bytes:
     import pyarrow as pa
 
     # As one struct array: half the time of Table.from_pylist, which converts column by column.
-    whole = pa.array([row], type=pa.struct(list(attempt_schema())))
+    whole = pa.array([row], type=attempt_struct())
     return to_parquet(pa.Table.from_struct_array(whole), compression="snappy", use_dictionary=False, write_statistics=False)
 
 

@@ -181,8 +181,8 @@ PAPER = Paper(
         Claim(
             name="beats-gradients-read-by-sign",
             says=(
-                "On the 2-bit multiplier the search at beta 0.2 finds exact circuits more often than tanh nets trained by AdamW, "
-                "with or without the authors' penalty, whose hidden values are replaced by their signs after training"
+                "On the 2-bit multiplier the search at beta 0.2 finds exact circuits more often than tanh nets trained by "
+                "AdamW, with or without the authors' penalty, whose hidden values are replaced by their signs after training"
             ),
             rule=All(tuple(Within(Diff(CIRCUIT, rival), low=0.0) for rival in READ_BY_SIGN)),
             seeds=40,
@@ -190,8 +190,8 @@ PAPER = Paper(
             place="README of the authors' program",
             source=REPOSITORY,
             scaled_down=(
-                "the stronger form of the comparison is ours, and was added when a first look at 10 seeds had shown the penalty to "
-                "do well: such a net is a circuit with nodes exactly -1 or +1, and the task asks for no more"
+                "the stronger form of the comparison is ours, and was added when a first look at 10 seeds had shown the "
+                "penalty to do well: such a net is a circuit with nodes exactly -1 or +1, and the task asks for no more"
             ),
             unverified=("whether the paper thresholds a trained net",),
         ),
