@@ -25,17 +25,50 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["API_VERSION", "__version__", *_HOME]  # noqa: PLE0604  (the names are in the table above)
+# Written out, so that type checkers see what is exported; tests/test_architecture.py holds it to the table above.
+__all__ = [
+    "API_VERSION", "__version__",
+    "Claim", "Component", "Dataset", "Instance", "Learner", "Metric", "Paper", "Params", "Probe", "Series", "Task", "Track",
+    "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
+    "better", "given", "non_inferior", "solved_share",
+    "Diverged", "HarnessError", "Invalid", "Unsupported", "hookimpl",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from harness.errors import Diverged, HarnessError, Invalid, Unsupported
     from harness.hookspecs import hookimpl
     from harness.rules import (
-        All, AtLeast, Cell, Corr, Diff, Every, Over, Rank, Ratio, Seeds, Share, Slope, Within,
-        better, given, non_inferior, solved_share,
+        All,
+        AtLeast,
+        Cell,
+        Corr,
+        Diff,
+        Every,
+        Over,
+        Rank,
+        Ratio,
+        Seeds,
+        Share,
+        Slope,
+        Within,
+        better,
+        given,
+        non_inferior,
+        solved_share,
     )  # fmt: skip
     from harness.specs import (
-        Claim, Component, Dataset, Instance, Learner, Metric, Paper, Params, Probe, Series, Task, Track,
+        Claim,
+        Component,
+        Dataset,
+        Instance,
+        Learner,
+        Metric,
+        Paper,
+        Params,
+        Probe,
+        Series,
+        Task,
+        Track,
     )  # fmt: skip
 
 

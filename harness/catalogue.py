@@ -138,11 +138,12 @@ def find(offers: Iterable[Offer[T]], name: str, kind: str) -> Offer[T]:
         return exact[0]
     if exact:
         raise HarnessError(f"{kind} {name!r} is offered by several plugins; write one of {sorted(o.ref for o in exact)}")
-    raise HarnessError(f"no plugin offers {kind} {name!r}{did_you_mean(name, [o.name for o in offers])} (`harness list {kind}s` lists all)")
+    mean = did_you_mean(name, [o.name for o in offers])
+    raise HarnessError(f"no plugin offers {kind} {name!r}{mean} (`harness list {kind}s` lists all)")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """"; did you mean 'x'?" or "": for error messages."""
+    """ "; did you mean 'x'?" or "": for error messages."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -165,7 +166,8 @@ def load_catalogue(entry_points: Iterable[importlib.metadata.EntryPoint] | None 
         plugins.append(plugin)
         for kind, specs in declared.items():
             offers[kind] += [Offer(spec, plugin) for spec in specs]
-    return Catalogue(tuple(plugins), tuple(broken), **{kind: tuple(made) for kind, made in offers.items()})
+    declared_by_kind: dict[str, Any] = {kind: tuple(made) for kind, made in offers.items()}
+    return Catalogue(tuple(plugins), tuple(broken), **declared_by_kind)
 
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {

@@ -132,7 +132,7 @@ class Context:
         return self.clocks.left(unit)
 
     def offer(self, solution: Any) -> None:
-        """"You may score me here": clocks stop, the core scores the solution on the held parts, clocks go on."""
+        """Say "you may score me here": clocks stop, the core scores the solution on the held parts, clocks go on."""
         if self.stage != "solve" or self._on_offer is None:
             raise HarnessError("ctx.offer is for solve only")
         if self.device.type == "cuda":

@@ -91,16 +91,19 @@ def with_task_labels(boards: Sequence[Board]) -> list[Board]:
 
 
 def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine: str) -> list[dict[str, Any]]:
-    """Attempts as dicts, measurements of the test part under "values"; interrupted ones are left out."""
+    """Attempts as dicts, measurements of the test part under "values".
+
+    Interrupted ones are left out; `unsupported` is the last word on a trial only where there is no other.
+    """
     chosen = "" if trial_ids is None else "AND trial_id IN (SELECT unnest($ids))"
     parameters: dict[str, Any] = {"machine": machine}
     if trial_ids is not None:
         parameters["ids"] = sorted(trial_ids)
-    rows = registry.query(
+    rows: list[dict[str, Any]] = registry.query(
         f"""
         SELECT * FROM attempts WHERE machine = $machine AND status <> 'interrupted' {chosen}
         QUALIFY row_number() OVER (PARTITION BY {"series_key" if trial_ids is None else "trial_id"}
-                                   ORDER BY attempt_id DESC) = 1
+                                   ORDER BY status = 'unsupported', attempt_id DESC) = 1
         ORDER BY attempt_id
         """,
         parameters,
@@ -202,6 +205,7 @@ def make_row(
     n_ok = sum(a["status"] == "ok" for a in quality)
     others = {m.name: fmean(v) for m in metrics[1:] if (v := list(scored(attempts, m.name, worst.get(m.name)).values()))}
     ok = [a for a in quality if a["status"] == "ok"]
+    seconds = [a["solve_s"] for a in ok if a["solve_s"] is not None]
     return Row(
         method=method,
         role=attempts[0]["role"],
@@ -212,7 +216,7 @@ def make_row(
         difference=difference(own, scores.get(baseline, {})) if baseline and method != baseline else None,
         others=others,
         timings=timings_of(attempts),
-        solve_s=median(a["solve_s"] for a in ok if a["solve_s"] is not None) if ok else None,
+        solve_s=median(seconds) if seconds else None,
         params=next((a["params"] for a in ok if a["params"] is not None), None),
         mismatch=next((a["matched"]["mismatch"] for a in attempts if a["matched"]), None),
         ranked=n_ok > 0 and attempts[0]["role"] != "oracle",
@@ -229,7 +233,8 @@ def timings_of(attempts: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, 
     found: dict[str, list[float]] = {}
     for a in attempts:
         for timing in a["timings"] or [] if a["status"] == "ok" else []:
-            found.setdefault(timing["region"], []).append(median(timing["wall_s"]))
+            if timing["wall_s"]:
+                found.setdefault(timing["region"], []).append(median(timing["wall_s"]))
     return {region: tuple(values) for region, values in found.items()}
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.catalogue import Catalogue, Offer
-from harness.errors import HarnessError, NothingSelected
+from harness.errors import HarnessError, MissingError, NothingSelected
 from harness.identity import digest, pair_key, series_key, trial_id
 from harness.nets import Net
 from harness.records import FAILURES, Trial
@@ -111,9 +111,13 @@ class Plan:
     @property
     def predicted_s(self) -> float | None:
         """Predicted seconds of what is missing, one at a time; None where nothing is known."""
-        known = [p.predicted_s for p in self.planned if p.state == "missing" and p.predicted_s is not None]
-        missing = self.count("missing")
-        return sum(known) * missing / len(known) if known else (0.0 if not missing else None)
+        return self.predict([p.trial for p in self.planned if p.state == "missing"])
+
+    def predict(self, trials: Collection[Trial]) -> float | None:
+        """Predicted seconds of these trials, one at a time; what never ran takes as long as the others on average."""
+        ids = {t.trial_id for t in trials}
+        known = [p.predicted_s for p in self.planned if p.trial.trial_id in ids and p.predicted_s is not None]
+        return sum(known) * len(ids) / len(known) if known else (0.0 if not ids else None)
 
 
 @dataclass
@@ -244,7 +248,8 @@ def unavailable(use: Use, device: str, here: Here) -> tuple[str, str] | None:
         return f"device {device}: {why}", f"run on a machine with {device}, or use --device cpu"
     absent = sorted(set(datasets_of(use.task.spec, use.task_params)) & here.missing_data)
     if absent:
-        return f"data {', '.join(absent)} not found", f"put it into the data folder (--data-dir); `harness data list` says where {absent[0]} comes from"
+        mend = f"put it into the data folder (--data-dir); `harness describe {absent[0]}` says where it comes from"
+        return f"data {', '.join(absent)} not found", mend
     return None
 
 
@@ -286,7 +291,9 @@ def trials_of(
         )
 
 
-def placed(where: str, value: int, net: dict[str, Any] | None, params: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def placed(
+    where: str, value: int, net: dict[str, Any] | None, params: dict[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """net and parameters with the matched knob turned."""
     owner, _, knob = where.partition(".")
     return ({**(net or {}), knob: value}, params) if owner == "net" else (net, {**params, knob: value})
@@ -411,8 +418,11 @@ class Selection:
 
 
 def narrow(plan: Plan, selection: Selection) -> Plan:
-    """The plan with only what the filters leave. Raises NothingSelected if that is nothing."""
-    kept = [p for p in plan.planned if glob_match(p.trial.method, selection.methods) and glob_match(p.trial.task, selection.tasks)]
+    """The plan with only what the filters leave. Raises NothingSelected if that is nothing, MissingError if none can run."""
+    if not plan.planned and plan.notes:
+        raise MissingError("\n".join(f"{plan.suite}: {n.trials} trials: {n.what}; {n.mend}" for n in plan.notes))
+    kept = [p for p in plan.planned if glob_match(p.trial.method, selection.methods)]
+    kept = [p for p in kept if glob_match(p.trial.task, selection.tasks)]
     if selection.limit is not None:
         kept = kept[: math.ceil(selection.limit * len(kept)) if selection.limit < 1 else int(selection.limit)]
     if selection.shard is not None:

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -67,10 +67,10 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """Children, their children and so on, at one moment."""
+def descendants(pid: int, by_pid: Mapping[int, int] | None = None) -> list[int]:
+    """Children, their children and so on, at one moment. by_pid: what `parents` gave, to walk several trees in it."""
     by_parent: dict[int, list[int]] = {}
-    for child, parent in parents().items():
+    for child, parent in (parents() if by_pid is None else by_pid).items():
         by_parent.setdefault(parent, []).append(child)
     found, to_visit = [], [pid]
     while to_visit:
@@ -81,18 +81,19 @@ def descendants(pid: int) -> list[int]:
 
 
 def parents() -> dict[int, int]:
-    """The parent of every process."""
+    """The parent of every process. 0.8 ms where 84 processes run, so without Path."""
     found = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208  (a Path for each process costs more than the rest)
+    for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found[int(name)] = int(_stat(int(name))[1])
+            with contextlib.suppress(OSError):  # it has ended since
+                descriptor = os.open(f"/proc/{name}/stat", os.O_RDONLY)
+                try:
+                    text = os.read(descriptor, 1024)
+                finally:
+                    os.close(descriptor)
+                # "PID (NAME) STATE PARENT ...": the name may hold spaces and parentheses.
+                found[int(name)] = int(text[text.rindex(b")") + 4 :].split(b" ", 1)[0])
     return found
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on; the name before it may hold spaces and parentheses."""
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
 
 
 def has_children() -> bool:
@@ -109,17 +110,28 @@ def kill_children(spare: Collection[int], deadline_s: float = 5.0) -> int:
 
     Under a sub-reaper the children of a killed child arrive here in turn, so the whole tree goes.
     """
-    killed, stop = 0, time.monotonic() + deadline_s
-    while strangers := [pid for pid in children(os.getpid()) if pid not in spare]:
+    killed: set[int] = set()
+    stop = time.monotonic() + deadline_s
+    while (strangers := [pid for pid in children(os.getpid()) if pid not in spare]) and time.monotonic() < stop:
         for pid in strangers:
             kill(pid, signal.SIGKILL)
         for pid in strangers:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-                killed += 1
-        if time.monotonic() > stop:
-            break
-    return killed
+            if reaped(pid, stop):
+                killed.add(pid)
+    return len(killed)
+
+
+def reaped(pid: int, stop: float) -> bool:
+    """Wait for a killed child, until `stop` of the monotonic clock: one that is stuck in the kernel may outlast it."""
+    while True:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return True
+        except ChildProcessError:
+            return False
+        if time.monotonic() >= stop:
+            return False
+        time.sleep(0.001)
 
 
 def kill(pid: int, number: signal.Signals) -> None:

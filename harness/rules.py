@@ -150,7 +150,9 @@ def non_inferior(treatment: str, control: str, task: str, metric: str, margin: f
     return better(treatment, control, task, metric, by=-margin, **parameters)
 
 
-def solved_share(method: str, task: str, metric: str, low: float, share: float, slack: float = 0.0, **parameters: Any) -> Within:
+def solved_share(
+    method: str, task: str, metric: str, low: float, share: float, slack: float = 0.0, **parameters: Any
+) -> Within:
     """At least `share` of the seeds reach metric >= low."""
     return Within(Share(Cell(method, task, metric, given(**parameters)), low=low), low=share, slack=slack)
 

@@ -16,9 +16,7 @@ from harness.registry import Registry
 class Executor(Protocol):
     """Whatever can run trials somewhere: the fork server here, a cluster elsewhere."""
 
-    def run(
-        self, jobs: Sequence[Job], *, parallel: int, on_start: Callable[[Job], None]
-    ) -> Iterator[tuple[Job, Outcome]]: ...
+    def run(self, jobs: Sequence[Job], *, parallel: int, on_start: Callable[[Job], None]) -> Iterator[tuple[Job, Outcome]]: ...
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,12 @@ def run_jobs(
         progress.started(job.trial)
 
     for job, outcome in executor.run(jobs, parallel=parallel, on_start=started):
-        attempt = Attempt(new_id(), job.trial, outcome, provenance, declared=declared(job.trial))
+        marker = markers.pop(job.trial.trial_id, None)
+        # Marker and record share an id: a sweep after a crash between the two then sees that nothing is missing.
+        attempt_id = marker.stem if marker is not None else new_id()
+        attempt = Attempt(attempt_id, job.trial, outcome, provenance, declared=declared(job.trial))
         blob_files = {str(b["name"]): Path(str(b["path"])) for b in outcome.blobs}
         attempt = registry.append(attempt, blob_files)
-        marker = markers.pop(job.trial.trial_id, None)
         if marker is not None:
             registry.end(marker)
         summary.counts[outcome.status] = summary.counts.get(outcome.status, 0) + 1

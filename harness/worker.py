@@ -42,7 +42,8 @@ class WorkerOptions:
     """What all trials of an executor share.
 
     scratch: the folder that gets a folder for each trial; a temporary one if None. threads: what OpenMP and BLAS start with,
-    normally the trials' own. memory_bytes: RLIMIT_DATA on CPU. device_memory_share: of a GPU's memory, in (0, 1].
+    normally the trials' own. memory_bytes: RLIMIT_DATA on CPU. device_memory_share: of a GPU's memory, in (0, 1];
+    executors divide it among those that run at once.
     timing_limit_s: for each region of a timing trial.
     """
 

@@ -16,7 +16,7 @@ HOME = Path(harness.__file__).parent
 FLOW = [
     "errors", "rules", "specs", "nets", "identity", "records", "hookspecs", "catalogue", "data", "suite", "plan", "match",
     "provenance", "timing", "context", "measuring", "sealing", "deriving", "lab", "builtin", "worker", "executors", "registry",
-    "stats", "run", "leaderboard", "cli",
+    "stats", "run", "leaderboard", "picture", "cli",
 ]  # fmt: skip
 # What the core may not reach from: `lab`, `data` and `builtin` stand beside the flow, public for plugin authors.
 PUBLIC_FOR_PLUGINS = {"lab", "data", "specs", "rules", "hookspecs", "errors", "testing", "nets"}
@@ -59,17 +59,30 @@ def test_data_flows_one_way(stage):
     assert not wrong
 
 
+def test_every_public_name_resolves():
+    """`__all__` is what type checkers see, the table of homes is what runs: they must agree."""
+    assert set(harness.__all__) == {"API_VERSION", "__version__", *harness._HOME}
+    assert all(getattr(harness, name) is not None for name in harness.__all__)
+
+
 def test_papers_use_only_what_is_public():
     """A paper here looks like one outside: it imports `harness`, `harness.lab`, `harness.data`, never the core."""
     papers = Path(__file__).parent.parent / "plugins" / "harness_papers"
-    wrong = {(f.parent.name, f.name, n) for f in papers.rglob("*.py") for n in imported(f) if n in FLOW and n not in PUBLIC_FOR_PLUGINS}
+    wrong = {
+        (f.parent.name, f.name, n)
+        for f in papers.rglob("*.py")
+        for n in imported(f)
+        if n in FLOW and n not in PUBLIC_FOR_PLUGINS
+    }
 
     assert not wrong
 
 
 def test_the_core_knows_no_paper_by_name():
     """What only a paper needs belongs to its plugin."""
-    papers = {p.name for p in (Path(__file__).parent.parent / "plugins" / "harness_papers").iterdir() if p.is_dir()} - {"__pycache__"}
+    papers = {p.name for p in (Path(__file__).parent.parent / "plugins" / "harness_papers").iterdir() if p.is_dir()} - {
+        "__pycache__"
+    }
     found = {(f.name, p) for _, f in modules() for p in papers if f"harness_papers.{p}" in f.read_text()}
 
     assert papers

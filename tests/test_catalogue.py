@@ -83,7 +83,9 @@ def test_an_unknown_name_gets_a_suggestion(install):
     """The message names the near miss and where to look."""
     install("one-dist", "plugin_one", GOOD.format(name="evonorm"))
 
-    with pytest.raises(HarnessError, match=r"no plugin offers method 'evonrom'; did you mean 'evonorm'\? \(`harness list methods`"):
+    with pytest.raises(
+        HarnessError, match=r"no plugin offers method 'evonrom'; did you mean 'evonorm'\? \(`harness list methods`"
+    ):
         load("plugin_one").method("evonrom")
 
 

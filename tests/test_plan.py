@@ -34,8 +34,8 @@ def catalogue(tmp_path):
     gap = Metric("gap", "1", "lower")
     classify = Track("classify", "1", "m:P", "m:S", ("samples_seen", "steps"), matchable=("params",), learner="m:l", cost="m:c")
     solve = Track("solve", "1", "m:P", "m:S", ("steps",))
-    digits = Task("digits", "classify", (accuracy,), "m:load", "m:score", shape=lambda p: {"inputs": 4, "outputs": 2, "train_items": 100},
-                  datasets=("digits",))  # fmt: skip
+    shape = {"inputs": 4, "outputs": 2, "train_items": 100}
+    digits = Task("digits", "classify", (accuracy,), "m:load", "m:score", shape=lambda p: shape, datasets=("digits",))
     puzzle = Task("puzzle", "solve", (gap,), "m:load", "m:score")
     return Catalogue(
         plugins=(core, paper),
@@ -212,7 +212,9 @@ methods: [solver, forest, {use: swoosh, grid: {eps: [0.2, 0.1]}}, {use: relu, ro
 net: [{width: 4, arch: cnn}, {width: 8, arch: mlp}]
 tasks: [puzzle, digits]
 """
-    assert [p.trial.trial_id for p in planned(catalogue, other).planned] == [p.trial.trial_id for p in planned(catalogue, MIXED).planned]
+    assert [p.trial.trial_id for p in planned(catalogue, other).planned] == [
+        p.trial.trial_id for p in planned(catalogue, MIXED).planned
+    ]
 
 
 def test_shards_part_the_plan_and_keep_pairs_whole(catalogue):
@@ -252,7 +254,8 @@ def test_a_learner_without_a_knob_cannot_be_matched(catalogue):
     bare = Offer(Learner("tree", "classify", "m:t"), catalogue.plugins[1])
     wider = Catalogue(**{f: getattr(catalogue, f) for f in ("plugins", "tracks", "tasks", "probes", "datasets")},
                       methods=(*catalogue.methods, bare))  # fmt: skip
-    text = "tasks: [digits]\nmethods: [{use: relu, role: baseline}, tree]\nnet: {arch: mlp}\nbudget: {steps: 5, match: {params: 5%, to: relu}}\n"
+    text = "tasks: [digits]\nmethods: [{use: relu, role: baseline}, tree]\nnet: {arch: mlp}\n"
+    text += "budget: {steps: 5, match: {params: 5%, to: relu}}\n"
 
     with pytest.raises(HarnessError, match="'tree' declares no knob and cost"):
         match_requests(suite(wider, text), wider)

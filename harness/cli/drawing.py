@@ -25,6 +25,7 @@ from harness.run import Progress
 from harness.stats import Interval
 
 BAR_CELLS = 17
+LARGE = 1e6  # from here on numbers are written with an exponent
 PLAIN_EVERY_S = 10.0
 UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
@@ -39,9 +40,9 @@ def console() -> Console:
 # The plan -------------------------------------------------------------------------------------------------------------
 
 
-def draw_plan(plan: Plan) -> None:
-    """Trials by method, task and net with their states, then what is skipped and the predicted time."""
-    table = Table(title=f"{plan.suite}: {len(plan.planned)} trials", title_justify="left")
+def draw_plan(plan: Plan, to_run: Sequence[Trial]) -> None:
+    """Trials by method, task and net with their states, then what is skipped, what would run and the predicted time."""
+    table = Table(title=Text(f"{plan.suite}: {len(plan.planned)} trials"), title_justify="left")
     for name in ("kind", "task", "net", "method", "role", "device"):
         table.add_column(name)
     for name in ("done", "missing", "failed"):
@@ -52,14 +53,16 @@ def draw_plan(plan: Plan) -> None:
         states[p.state] = states.get(p.state, 0) + 1
     for key, states in sorted(groups.items()):
         counts = [states.get("done", 0), states.get("missing", 0), states.get("failed", 0) + states.get("unsupported", 0)]
-        table.add_row(*key, *(str(n) if n else "" for n in counts))
+        table.add_row(*(Text(cell) for cell in key), *(str(n) if n else "" for n in counts))
     out = console()
     out.print(table)
     for note in plan.notes:
         out.print(f"skipped: {note.trials} trials: {note.what}; {note.mend}", markup=False)
-    predicted = plan.predicted_s
-    when = "unknown: no earlier records of these trials here" if predicted is None else f"{predicted:.0f} s, one trial at a time"
-    out.print(f"{plan.count('missing')} to run, {plan.count('done')} done; predicted time {when}", markup=False)
+    predicted = plan.predict(to_run)
+    when = (
+        "unknown: no earlier records of these trials here" if predicted is None else f"{predicted:.0f} s, one trial at a time"
+    )
+    out.print(f"{len(to_run)} to run, {plan.count('done')} done; predicted time {when}", markup=False)
 
 
 def plan_row(trial: Trial) -> tuple[str, ...]:
@@ -192,7 +195,14 @@ def fitting(board: Board, out: Console) -> tuple[Table, int]:
 
 def draw_board(board: Board, shown: int) -> Table:
     """shown: how many of the further metrics have a column."""
-    table = Table(title=board_title(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=board_title(board),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     sized = any(row.params is not None for row in board.rows)
     regions = sorted({region for row in board.rows for region in row.timings})
     further = board.further[:shown]
@@ -204,10 +214,15 @@ def draw_board(board: Board, shown: int) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(Text(heading), justify="right", no_wrap=True)  # Text: a name is not rich's markup
     low, high = scale(board)
     for rank, row in enumerate(board.rows, 1):
-        cells = [str(rank) if row.ranked else "", method_cell(row), bar(row.interval, low, high), interval_cell(row.interval)]
+        cells: list[str | Text] = [
+            str(rank) if row.ranked else "",
+            method_cell(row),
+            bar(row.interval, low, high),
+            interval_cell(row.interval),
+        ]
         if board.baseline:
             cells.append(interval_cell(row.difference, signed=True))
         cells += [number(row.others.get(m.name)) for m in further]
@@ -215,7 +230,7 @@ def draw_board(board: Board, shown: int) -> Table:
         if sized:
             cells.append("" if row.params is None else f"{row.params:,}")
         cells += [number(row.solve_s), f"{row.n_ok}/{row.n_failed}"]
-        table.add_row(*(c if isinstance(c, Text) else Text(c) for c in cells))
+        table.add_row(*(Text(c) if isinstance(c, str) else c for c in cells))
     return table
 
 
@@ -224,7 +239,7 @@ def board_title(board: Board) -> Text:
     net = shared["net"]
     parts = [board.task]
     if net:
-        parts.append(" ".join([net["arch"], *(f"{k} {net[k]}" for k in ("width", "depth") if k in net), f"norm {net['norm']}"]))
+        parts.append(" ".join([net["arch"], *(f"{k} {net[k]}" for k in ("width", "depth", "norm") if k in net)]))
     parts.append(", ".join(f"{k} {v:g}" for k, v in (shared["budget"] or {}).items()) or "no budget")
     parts.append(f"{shared['device']} {shared['dtype']} {shared['threads']} thread{'s' if shared['threads'] > 1 else ''}")
     return Text(" | ".join(parts))
@@ -232,7 +247,11 @@ def board_title(board: Board) -> Text:
 
 def footnotes(board: Board, shown: int) -> list[str]:
     """What a reader must know beside the numbers."""
-    lines = [f"± is half the 95 % t interval over seeds; the difference to {board.baseline} is taken seed by seed"] if board.baseline else []
+    lines = (
+        [f"± is half the 95 % t interval over seeds; the difference to {board.baseline} is taken seed by seed"]
+        if board.baseline
+        else []
+    )
     roles = [f"{MARKS[role]} {role}" for role in MARKS if any(r.role == role for r in board.rows)]
     if roles:
         lines.append(", ".join(roles) + (" (scored, not ranked)" if any(r.role == "oracle" for r in board.rows) else ""))
@@ -248,7 +267,7 @@ def footnotes(board: Board, shown: int) -> list[str]:
         lines.append(f"matched sizes; largest mismatch {worst.mismatch:+.2%} ({worst.method})")
     few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
     if few < 5:
-        lines.append(f"{few} seeds: intervals are indicative; --seeds 10 gives better ones")
+        lines.append(f"{few} seed{'s' if few > 1 else ''}: intervals are indicative; --seeds 10 gives better ones")
     return lines
 
 
@@ -265,7 +284,7 @@ def scale(board: Board) -> tuple[float, float]:
 
 def bar(interval: Interval | None, low: float, high: float) -> Text:
     """An interval as ├──●──┤ on the board's common scale."""
-    if interval is None or high <= low:
+    if interval is None or not low < high < math.inf:
         return Text("")
     cells = [" "] * BAR_CELLS
 
@@ -286,10 +305,12 @@ def interval_cell(interval: Interval | None, *, signed: bool = False) -> str:
     if interval is None:
         return ""
     sign = "+" if signed else ""
-    if interval.low is None or interval.high is None:
+    if interval.low is None or interval.high is None or not math.isfinite(interval.high - interval.low):
         return f"{interval.mean:{sign}.4g}"
     half = (interval.high - interval.low) / 2
-    digits = min(8, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else 4
+    digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 4
+    if digits > 8 or max(half, abs(interval.mean)) >= LARGE:
+        return f"{interval.mean:{sign}.4g} ±{half:.2g}"
     return f"{interval.mean:{sign}.{digits}f} ±{half:.{digits}f}"
 
 

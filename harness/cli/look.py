@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from harness.catalogue import Catalogue
+    from harness.catalogue import Catalogue, Offer
 
 KINDS = ("papers", "tracks", "tasks", "methods", "datasets", "suites", "claims", "plugins")
 
@@ -25,7 +26,7 @@ def list_command(kind: str, as_json: bool) -> None:
     """List everything of one KIND, one line each: name, where it comes from, what it is."""
     from harness.cli.run import load_plugins
 
-    rows = ROWS[kind](load_plugins())
+    rows: list[dict[str, Any]] = ROWS[kind](load_plugins())
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -50,7 +51,13 @@ def method_rows(catalogue: Catalogue) -> list[dict[str, str]]:
 
 def paper_rows(catalogue: Catalogue) -> list[dict[str, Any]]:
     return [
-        {"name": o.name, "arxiv": o.spec.arxiv, "year": o.spec.year, "claims": f"{len(o.spec.claims)} claims", "title": o.spec.title}
+        {
+            "name": o.name,
+            "arxiv": o.spec.arxiv,
+            "year": o.spec.year,
+            "claims": f"{len(o.spec.claims)} claims",
+            "title": o.spec.title,
+        }
         for o in catalogue.papers
     ]
 
@@ -70,19 +77,39 @@ def plugin_rows(catalogue: Catalogue) -> list[dict[str, str]]:
     return whole + [{"name": b.id, "version": b.version, "state": b.error, "home": b.value} for b in catalogue.broken]
 
 
-ROWS = {
+def track_rows(catalogue: Catalogue) -> list[dict[str, str]]:
+    return [
+        {"name": o.name, "clocks": ",".join(o.spec.clocks), "from": o.plugin.id, "summary": o.spec.summary}
+        for o in catalogue.tracks
+    ]
+
+
+def task_rows(catalogue: Catalogue) -> list[dict[str, str]]:
+    return [{"name": o.name, "track": o.spec.track, "from": o.plugin.id, "summary": o.spec.summary} for o in catalogue.tasks]
+
+
+def dataset_rows(catalogue: Catalogue) -> list[dict[str, str]]:
+    return [
+        {"name": o.name, "where": o.spec.where, "licence": o.spec.licence, "summary": o.spec.summary}
+        for o in catalogue.datasets
+    ]
+
+
+ROWS: dict[str, Callable[[Catalogue], list[dict[str, Any]]]] = {
     "methods": method_rows,
     "papers": paper_rows,
     "claims": claim_rows,
     "suites": suite_rows,
     "plugins": plugin_rows,
-    "tracks": lambda c: [{"name": o.name, "clocks": ",".join(o.spec.clocks), "from": o.plugin.id, "summary": o.spec.summary} for o in c.tracks],
-    "tasks": lambda c: [{"name": o.name, "track": o.spec.track, "from": o.plugin.id, "summary": o.spec.summary} for o in c.tasks],
-    "datasets": lambda c: [{"name": o.name, "where": o.spec.where, "licence": o.spec.licence, "summary": o.spec.summary} for o in c.datasets],
-}  # fmt: skip
+    "tracks": track_rows,
+    "tasks": task_rows,
+    "datasets": dataset_rows,
+}
 
 
-@click.command("describe", epilog=example("harness describe crrelu"), short_help="Parameters, defaults, paper, claims of one thing.")
+@click.command(
+    "describe", epilog=example("harness describe crrelu"), short_help="Parameters, defaults, paper, claims of one thing."
+)
 @click.argument("name")
 @json_option
 def describe_command(name: str, as_json: bool) -> None:
@@ -104,7 +131,7 @@ def describe(name: str, catalogue: Catalogue) -> dict[str, dict[str, Any]]:
     from harness.catalogue import did_you_mean
 
     found: dict[str, dict[str, Any]] = {}
-    offers = {"method": catalogue.methods, "task": catalogue.tasks, "track": catalogue.tracks, "paper": catalogue.papers,
+    offers: dict[str, tuple[Offer[Any], ...]] = {"method": catalogue.methods, "task": catalogue.tasks, "track": catalogue.tracks, "paper": catalogue.papers,
               "dataset": catalogue.datasets}  # fmt: skip
     for kind, known in offers.items():
         for offer in known:
@@ -143,7 +170,9 @@ def parameter_lines(model: type[BaseModel]) -> dict[str, str]:
     lines = {}
     for name, field in model.model_fields.items():
         kind = getattr(field.annotation, "__name__", None) if "[" not in str(field.annotation) else None
-        lines[name] = f"{kind or str(field.annotation).replace('typing.', '')} = {field.default!r}  {field.description or ''}".rstrip()
+        lines[name] = (
+            f"{kind or str(field.annotation).replace('typing.', '')} = {field.default!r}  {field.description or ''}".rstrip()
+        )
     return lines
 
 

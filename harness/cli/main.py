@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import click
 
 from harness import __version__
 from harness.cli import data, look, registry, run
+from harness.cli.run import INTERRUPTED
 from harness.errors import HarnessError
 
 FAULT_OF_OURS = 70
-INTERRUPTED = 130
 
 
 @click.group(
@@ -67,17 +68,57 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(FAULT_OF_OURS)
 
 
-def project_defaults(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """`[tool.harness]` of the nearest pyproject.toml, for every command: {"registry": "..."} -> {command: {...}}."""
+def project_defaults(folder: Path | None = None) -> dict[str, Any]:
+    """`[tool.harness]` of the nearest pyproject.toml as click's default map: command -> (command ->) parameter -> value."""
     start = folder or Path.cwd()
-    for place in (start, *start.parents):
-        file = place / "pyproject.toml"
-        if file.is_file():
-            with file.open("rb") as opened:
-                try:
-                    found = tomllib.load(opened)
-                except tomllib.TOMLDecodeError as exc:
-                    raise HarnessError(f"{file}: {exc}") from exc
-            options = {k.replace("-", "_"): v for k, v in found.get("tool", {}).get("harness", {}).items()}
-            return {name: options for name in cli.commands} if options else {}
-    return {}
+    file = next((f for place in (start, *start.parents) if (f := place / "pyproject.toml").is_file()), None)
+    if file is None:
+        return {}
+    settings, known = read_settings(file), known_options(cli)
+    for name in sorted(settings.keys() - known):
+        from harness.catalogue import did_you_mean
+
+        listed = ", ".join(sorted(known))
+        raise HarnessError(
+            f"{file}: tool.harness.{name}: no command has the option --{name}{did_you_mean(name, known)} ({listed})"
+        )
+    return defaults_of(cli, settings, file.parent)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The table [tool.harness], {} where there is none. Raises HarnessError for what is no TOML."""
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("harness", {})
+    except (OSError, ValueError) as exc:  # ValueError: no TOML, or no UTF-8
+        raise HarnessError(f"{file}: cannot be read: {exc}") from exc
+    if not isinstance(settings, dict):
+        raise HarnessError(f"{file}: tool.harness: got {settings!r}; write a table, [tool.harness]")
+    return settings
+
+
+def options_of(command: click.Command) -> dict[str, click.Option]:
+    """Options by the long name, without dashes."""
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    return {name.removeprefix("--"): option for option in options for name in option.opts if name.startswith("--")}
+
+
+def known_options(command: click.Command) -> set[str]:
+    """The options of a command and of all below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return set(options_of(command)).union(*map(known_options, below))
+
+
+def defaults_of(command: click.Command, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The default map of a command: paths are relative to the settings' folder."""
+    if isinstance(command, click.Group):
+        return {name: defaults_of(below, settings, folder) for name, below in command.commands.items()}
+    return {str(o.name): as_default(o, settings[name], folder) for name, o in options_of(command).items() if name in settings}
+
+
+def as_default(option: click.Option, value: Any, folder: Path) -> Any:
+    """A TOML value as click takes it."""
+    if isinstance(option.type, click.Path):
+        return str(folder / str(value))
+    if isinstance(value, list) != option.multiple:  # `method = "relu"` and `seeds = [3, 5]` say what they mean
+        return [value] if option.multiple else ",".join(map(str, value))
+    return value

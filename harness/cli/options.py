@@ -31,7 +31,7 @@ data_dir_option = option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), default=None,
     help="Folder with data that is not embedded.",
 )  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+json_option = option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 
 
 def cache_dir() -> Path:

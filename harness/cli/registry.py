@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import data_dir_option, example, json_option, registry_option
+from harness.cli.options import data_dir_option, example, json_option, option, registry_option
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -31,21 +31,31 @@ def say_warnings(registry: Registry) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-@click.command("leaderboard", epilog=example("harness leaderboard --suite vision"), short_help="Methods by task, with intervals.")
-@click.option("--suite", default=None, help="Only the trials of this suite, as it stands now.")
-@click.option("--machine", default=None, help="Records of this machine. [default: this one]")
+@click.command(
+    "leaderboard", epilog=example("harness leaderboard --suite vision"), short_help="Methods by task, with intervals."
+)
+@option("--suite", default=None, help="Only the trials of this suite, as it stands now.")
+@option("--machine", default=None, help="Records of this machine. [default: this one]")
+@option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also draw them into this file.")
 @registry_option
 @data_dir_option
 @json_option
-def leaderboard_command(suite: str | None, machine: str | None, registry: Path, data_dir: Path | None, as_json: bool) -> None:
+def leaderboard_command(
+    suite: str | None, machine: str | None, svg: Path | None, registry: Path, data_dir: Path | None, as_json: bool
+) -> None:
     """Rank methods on each task: mean and 95 % interval over seeds, difference to the baseline seed by seed, failures counted."""
     from harness.cli.drawing import draw_leaderboards
     from harness.leaderboard import make_leaderboards
     from harness.provenance import machine_id
 
     opened = open_registry(registry)
-    wanted = None if suite is None else trials_of_suite(suite, registry, data_dir)
-    draw_leaderboards(make_leaderboards(opened, wanted, machine or machine_of(opened, machine_id())), as_json=as_json)
+    wanted, baseline = (None, None) if suite is None else chosen_by_suite(suite, registry, data_dir)
+    boards = make_leaderboards(opened, wanted, machine or machine_of(opened, machine_id()), baseline)
+    draw_leaderboards(boards, as_json=as_json)
+    if svg is not None:
+        from harness.picture import draw_svg
+
+        svg.write_text(draw_svg(boards))
     say_warnings(opened)
 
 
@@ -61,16 +71,17 @@ def machine_of(registry: Registry, here: str) -> str:
     raise HarnessError(f"no records of this machine ({here}); choose one with --machine: {', '.join(names)}")
 
 
-def trials_of_suite(name: str, registry: Path, data_dir: Path | None) -> set[str]:
-    from harness.cli.run import Choice, session
+def chosen_by_suite(name: str, registry: Path, data_dir: Path | None) -> tuple[set[str], str | None]:
+    """The trials of a suite, and the method that it compares the others with."""
+    from harness.cli.run import Choice, baseline_of, session
 
     choice = Choice((), (), (), None, None, None, None, False, False)
     with session(name, choice, registry, data_dir, None, read_only=True) as s:
-        return {p.trial.trial_id for p in s.plan.planned}
+        return {p.trial.trial_id for p in s.plan.planned}, baseline_of(s.suite)
 
 
 @click.command("status", epilog=example("harness status --failed"), short_help="How the latest attempts ended.")
-@click.option("--failed", is_flag=True, help="List each trial whose latest attempt did not end well.")
+@option("--failed", is_flag=True, help="List each trial whose latest attempt did not end well.")
 @registry_option
 @json_option
 def status_command(failed: bool, registry: Path, as_json: bool) -> None:
@@ -96,7 +107,9 @@ def status_command(failed: bool, registry: Path, as_json: bool) -> None:
 LATEST = """
     FROM attempts QUALIFY row_number() OVER (PARTITION BY trial_id, machine ORDER BY attempt_id DESC) = 1
 """
-COUNTS = f"SELECT suite, status, count(*) AS n FROM (SELECT suite, status {LATEST}) GROUP BY suite, status ORDER BY suite, status"
+COUNTS = (
+    f"SELECT suite, status, count(*) AS n FROM (SELECT suite, status {LATEST}) GROUP BY suite, status ORDER BY suite, status"
+)
 FAILED = f"""
     SELECT * FROM (SELECT attempt_id, trial_id, suite, method, task, kind, seed, status, error {LATEST})
     WHERE status NOT IN ('ok', 'unsupported') ORDER BY attempt_id
@@ -161,11 +174,11 @@ OF_METHOD = """
 
 @click.command(
     "query",
-    epilog=example("harness query \"SELECT status, count(*) FROM attempts GROUP BY status\""),
+    epilog=example('harness query "SELECT status, count(*) FROM attempts GROUP BY status"'),
     short_help="Read-only SQL on the views.",
 )
 @click.argument("sql")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
+@option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
 @registry_option
 @json_option
 def query_command(sql: str, as_csv: bool, registry: Path, as_json: bool) -> None:
@@ -184,20 +197,16 @@ def query_command(sql: str, as_csv: bool, registry: Path, as_json: bool) -> None
 
 
 def draw_table(names: list[str], rows: list[list[Any]]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from harness.cli.drawing import console
 
-    table = Table(*names)
+    # Text, not str: names and values are not rich's markup.
+    table = Table(*(Column(Text(name)) for name in names))
     for row in rows:
-        table.add_row(*("" if v is None else escaped(v) for v in row))
+        table.add_row(*(Text("" if v is None else str(v)) for v in row))
     console().print(table)
-
-
-def escaped(value: Any) -> str:
-    from rich.markup import escape
-
-    return escape(str(value))
 
 
 COMMANDS = [leaderboard_command, status_command, show_command, logs_command, query_command]

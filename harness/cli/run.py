@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import CommaList, Limit, Shard, cache_dir, data_dir_option, example, json_option, option, registry_option
+from harness.cli.options import (
+    CommaList,
+    Limit,
+    Shard,
+    cache_dir,
+    data_dir_option,
+    example,
+    json_option,
+    option,
+    registry_option,
+)
 
 if TYPE_CHECKING:
     from harness.catalogue import Catalogue
@@ -24,21 +35,22 @@ if TYPE_CHECKING:
     from harness.suite import Suite
 
 ASK_ABOVE_S = 3600.0
+INTERRUPTED = 130
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What narrows or changes a suite from the command line."""
     for decorate in reversed(
         [
-            click.option("-m", "--method", "methods", multiple=True, metavar="GLOB", help="Only these methods, 'evonorm-*'."),
-            click.option("-t", "--task", "tasks", multiple=True, metavar="GLOB", help="Only these tasks."),
-            click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key: net.width=64."),
+            option("-m", "--method", "methods", multiple=True, metavar="GLOB", help="Only these methods, 'evonorm-*'."),
+            option("-t", "--task", "tasks", multiple=True, metavar="GLOB", help="Only these tasks."),
+            option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key: net.width=64."),
             option("--seeds", default=None, metavar="N|LIST", help="Number of seeds, or a list '3,5,8'."),
             option("--device", "devices", type=CommaList(), default=None, help="cpu, cuda, or both: cpu,cuda."),
             option("--limit", type=Limit(), default=None, help="Share (0.1) or number (20) of trials; whole pairs first."),
-            click.option("--shard", type=Shard(), default=None, help="Only part I of N, by whole pairs; for schedulers."),
-            click.option("--retry-failed", is_flag=True, help="Run failed and unsupported trials again."),
-            click.option("--force", is_flag=True, help="Run everything again, also what is done."),
+            option("--shard", type=Shard(), default=None, help="Only part I of N, by whole pairs; for schedulers."),
+            option("--retry-failed", is_flag=True, help="Run failed and unsupported trials again."),
+            option("--force", is_flag=True, help="Run everything again, also what is done."),
         ]
     ):
         command = decorate(command)
@@ -87,8 +99,8 @@ class Choice:
 @option("-j", "--jobs", type=click.IntRange(min=1), default=None, help="Trials at once. [default: cores / threads]")
 @option("--timeout", default=None, metavar="TIME", help="Hard limit of one trial: 90s, 30m, 2h. [default: the suite's]")
 @option("--memory", default=None, metavar="SIZE", help="Memory limit of one trial: 4GiB. [default: the suite's]")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--yes", is_flag=True, help="Do not ask before a long run.")
+@option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@option("--yes", is_flag=True, help="Do not ask before a long run.")
 @registry_option
 @data_dir_option
 @json_option
@@ -105,9 +117,11 @@ def run_command(
     for name in suites:
         with session(name, Choice(**narrowing), registry, data_dir, jobs, read_only=dry_run) as s:
             if dry_run:
-                show_plan(s.plan, as_json)
+                show_plan(s, as_json)
                 continue
             codes.append(run_suite(s, yes, as_json))
+        if INTERRUPTED in codes:
+            break
     sys.exit(max(codes, default=0))
 
 
@@ -195,7 +209,9 @@ def data_facts(suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
     for use in expand_uses(suite, catalogue):
         names = datasets_of(use.task.spec, use.task_params)
         specs = [catalogue.dataset(n).spec for n in names]
-        facts[data_digest(use, catalogue)] = {d.name: {"digest": d.digest, "source": d.source, "licence": d.licence} for d in specs}
+        facts[data_digest(use, catalogue)] = {
+            d.name: {"digest": d.digest, "source": d.source, "licence": d.licence} for d in specs
+        }
     return facts
 
 
@@ -214,27 +230,40 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
             s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
         )
     trials = {p.trial.trial_id for p in s.plan.planned}
-    baseline = next((m.ref for m in s.suite.methods if m.role == "baseline"), None)
-    boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline)
+    boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite))
     draw_leaderboards(boards, as_json=as_json)
-    old_failures = 0 if s.trials else s.plan.count("failed")
-    click.echo(ending(s, summary.counts, old_failures), err=True)
+    old = states_left(s)
+    click.echo(ending(s, summary.counts, old), err=True)
     if summary.interrupted:
-        return 130
-    return 1 if summary.failed or s.plan.count("failed") else 0
+        return INTERRUPTED
+    return 1 if summary.failed or old["failed"] else 0
 
 
-def ending(s: Session, counts: dict[str, int], old_failures: int) -> str:
+def baseline_of(suite: Suite) -> str | None:
+    """The method that leaderboards compare the others with: the first baseline of the suite."""
+    return next((m.ref for m in suite.methods if m.role == "baseline"), None)
+
+
+def states_left(s: Session) -> Counter[str]:
+    """The states of the trials that this run leaves as they were."""
+    run = {t.trial_id for t in s.trials}
+    return Counter(p.state for p in s.plan.planned if p.trial.trial_id not in run)
+
+
+def ending(s: Session, counts: dict[str, int], old: Counter[str]) -> str:
     """One line: what ran, what was done before, what failed and the command that shows why."""
     ran = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "nothing to run"
-    line = f"{s.suite.name}: {ran}; {s.plan.count('done')} done before; registry {s.registry.path}"
-    failed = sum(n for status, n in counts.items() if status not in ("ok", "unsupported", "interrupted")) + old_failures
+    before = ", ".join(
+        [f"{old['done']} done before", *(f"{n} {state} before" for state, n in sorted(old.items()) if state != "done")]
+    )
+    line = f"{s.suite.name}: {ran}; {before}; registry {s.registry.path}"
+    failed = sum(n for status, n in counts.items() if status not in ("ok", "unsupported", "interrupted")) + old["failed"]
     return f"{line}\n`harness status --failed` lists what failed, `harness logs TRIAL` shows why" if failed else line
 
 
 def confirm(s: Session, yes: bool) -> None:
     """Say how long it will take where earlier records tell; ask above an hour."""
-    predicted = s.plan.predicted_s
+    predicted = s.plan.predict(s.trials)
     if not s.trials or predicted is None:
         return
     seconds = predicted / s.parallel
@@ -266,28 +295,27 @@ def declared_by(catalogue: Catalogue) -> Callable[[Trial], tuple[Measurement, ..
 @registry_option
 @data_dir_option
 @json_option
-def plan_command(
-    suite: str, jobs: int | None, registry: Path, data_dir: Path | None, as_json: bool, **narrowing: Any
-) -> None:
+def plan_command(suite: str, jobs: int | None, registry: Path, data_dir: Path | None, as_json: bool, **narrowing: Any) -> None:
     """Print what `run` would do: trials by state, matched widths, predicted time. Runs no trial and writes no record."""
     with session(suite, Choice(**narrowing), registry, data_dir, jobs, read_only=True) as s:
-        show_plan(s.plan, as_json)
+        show_plan(s, as_json)
 
 
-def show_plan(plan: Plan, as_json: bool) -> None:
+def show_plan(s: Session, as_json: bool) -> None:
     from harness.cli.drawing import draw_plan
 
     if as_json:
-        rows = [{**p.trial.__dict__, "state": p.state, "predicted_s": p.predicted_s} for p in plan.planned]
-        notes = [n.__dict__ for n in plan.notes]
-        click.echo(json.dumps({"suite": plan.suite, "trials": rows, "notes": notes, "predicted_s": plan.predicted_s}))
+        rows = [{**p.trial.__dict__, "state": p.state, "predicted_s": p.predicted_s} for p in s.plan.planned]
+        notes = [n.__dict__ for n in s.plan.notes]
+        told = {"suite": s.plan.suite, "trials": rows, "notes": notes, "to_run": len(s.trials)}
+        click.echo(json.dumps({**told, "predicted_s": s.plan.predict(s.trials)}))
     else:
-        draw_plan(plan)
+        draw_plan(s.plan, s.trials)
 
 
 @click.command("validate", epilog=example("harness validate suites/vision.yaml"), short_help="Check a suite file.")
 @click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key first: net.width=64.")
+@option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key first: net.width=64.")
 def validate_command(suites: Sequence[str], overrides: tuple[str, ...]) -> None:
     """Check schema, names and parameters; every mistake at once, each with its line and the mend. Imports no torch."""
     from harness.errors import SuiteError
@@ -305,7 +333,9 @@ def validate_command(suites: Sequence[str], overrides: tuple[str, ...]) -> None:
         raise SuiteError("\n".join(mistakes))
 
 
-@click.command("schema", epilog=example("harness schema > suites/suite.schema.json"), short_help="JSON Schema of the suite file.")
+@click.command(
+    "schema", epilog=example("harness schema > suites/suite.schema.json"), short_help="JSON Schema of the suite file."
+)
 def schema_command() -> None:
     """Print the JSON Schema of the suite file; editors complete and check suites with it (first line of each suite)."""
     from harness.suite import suite_schema

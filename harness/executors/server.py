@@ -39,6 +39,7 @@ from harness.processes import (
     kill,
     kill_children,
     live_without_parent,
+    parents,
     private_bytes,
     proportional_bytes,
     use_huge_pages,
@@ -48,7 +49,8 @@ from harness.worker import WorkerOptions, flush_streams, prepare_process, run_tr
 
 CORE_MODULES = ("torch", "torch._dynamo", "torch._inductor.config", "numpy.random", "harness.staging", "harness.lab",
                 "harness.data.store")  # fmt: skip
-POLL_S = 0.1  # between readings of memory
+POLL_S = 0.1  # between readings of the workers' memory
+WALK_S = 0.5  # between readings of their children's
 TRACEBACK_GRACE_S = 0.3  # for a hung worker to write where it hangs
 EXIT_GRACE_S = 5.0  # for a worker to end after its result
 ERRAND_TIMEOUT_S = 300.0
@@ -106,7 +108,7 @@ class Server:
         self._workers: dict[int, Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(parent, selectors.EVENT_READ, self._read_parent)
-        self._next_poll = 0.0
+        self._next_poll = self._next_walk = 0.0
         self._open = True
 
     def serve(self) -> None:
@@ -122,7 +124,7 @@ class Server:
                 self._enforce_time(worker, now)
             if now >= self._next_poll:
                 self._next_poll = now + POLL_S
-                self._enforce_memory()
+                self._enforce_memory(now)
         for worker in list(self._workers.values()):
             kill(worker.pid, signal.SIGKILL)
         kill_children(spare=())
@@ -243,7 +245,12 @@ class Server:
         if message["op"] == "errand":
             run_errand(message, self._catalogue, control, nonce)
         os.chdir(message["scratch"])
-        options = replace(self._options, memory_bytes=message["memory_bytes"], scratch=Path(message["scratch"]))
+        options = replace(
+            self._options,
+            memory_bytes=message["memory_bytes"],
+            scratch=Path(message["scratch"]),
+            device_memory_share=self._options.device_memory_share or 1.0 / message["parallel"],
+        )
         if self._execs:
             exec_trial(message, options)
         fork_trial(message, self._catalogue, options, control, nonce)
@@ -296,13 +303,16 @@ class Server:
             kill(worker.pid, signal.SIGUSR1)  # faulthandler writes where every thread is
             worker.kill_at = now + TRACEBACK_GRACE_S
 
-    def _enforce_memory(self) -> None:
-        for worker in self._workers.values():
-            limit = worker.memory_bytes
-            if limit is None or worker.killed_for:
-                continue
+    def _enforce_memory(self, now: float) -> None:
+        limited = [w for w in self._workers.values() if w.memory_bytes is not None and not w.killed_for]
+        by_pid = None
+        if limited and now >= self._next_walk:  # over all processes of the machine, so less often
+            self._next_walk = now + WALK_S
+            by_pid = parents()
+        for worker in limited:
+            limit = worker.memory_bytes or 0
             mine = max(0, private_bytes(worker.pid) - worker.base_bytes)
-            kin = descendants(worker.pid)
+            kin = descendants(worker.pid, by_pid) if by_pid is not None else []
             worker.polled = max(worker.polled, mine)
             if mine + sum(map(private_bytes, kin)) <= limit:
                 continue
@@ -320,7 +330,8 @@ class Server:
         _, status, usage = os.wait4(worker.pid, 0)
         wall_s = time.monotonic() - worker.started
         del self._workers[worker.id]
-        if has_children():  # its orphans, or another trial's worker: the walk tells
+        # A worker that ended well has looked itself, as the sub-reaper of its own descendants.
+        if not (worker.result and worker.result.get("childless")) and has_children():
             kill_children(spare={w.pid for w in self._workers.values()})
         self._drain(worker)
         for descriptor in (worker.pidfd, worker.control, worker.output):
@@ -449,7 +460,10 @@ def fork_trial(message: Message, catalogue: Catalogue, options: WorkerOptions, c
     prepare_process(trial, options)
     outcome = run_trial(trial, catalogue, options, SocketKeeper(control))
     flush_streams()
-    control.sendall(pack({"op": "result", "nonce": nonce, "outcome": outcome.to_json()}))
+    if has_children():
+        kill_children(spare=())
+    told = {"op": "result", "nonce": nonce, "outcome": outcome.to_json(), "childless": not has_children()}
+    control.sendall(pack(told))
     os._exit(0)
 
 

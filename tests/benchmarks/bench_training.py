@@ -14,6 +14,7 @@ import gc
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +27,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.context import Context
+from harness.environment import worker_environment
 from harness.lab import Classify, Net, Train, build_net, fit, init_net
+from tests.benchmarks.figures import Figure, Readings
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,23 @@ CASES = [
     Case("resnet8 on 3x32x32, batch 128", Net(arch="resnet8", width=16, norm="batch"), (3, 32, 32), 128, steps=6, blocks=8),
 ]
 ITEMS = 1280
+GOAL = 1.05
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Medians of CPU seconds a step, and the learner's over the bare loop's."""
+    """Medians of CPU seconds a step, and the learner's over the bare loop's. block_ratios: of neighbouring blocks' medians."""
 
     case: str
     bare_s: float
     lab_s: float
     ratio: float
-    quartiles: tuple[float, float]
-    blocks: int
+    block_ratios: tuple[float, ...]
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        low, _, high = statistics.quantiles(self.block_ratios, n=4)
+        return low, high
 
 
 def make_problem(case: Case) -> Classify:
@@ -128,9 +136,21 @@ def measure(case: Case, blocks: int, scratch: Path) -> Ratio:
                 # The first steps of a block make the optimiser's state and fill the caches.
                 readings[name].append([(b - a) * 1e-9 for a, b in itertools.pairwise(marks[1:])])
     pairs = zip(readings["bare"], readings["lab"], strict=True)
-    low, _, high = statistics.quantiles([statistics.median(lab) / statistics.median(bare) for bare, lab in pairs], n=4)
+    block_ratios = tuple(statistics.median(lab) / statistics.median(bare) for bare, lab in pairs)
     bare_s, lab_s = (statistics.median(itertools.chain(*readings[name])) for name in ("bare", "lab"))
-    return Ratio(case.name, bare_s, lab_s, lab_s / bare_s, (low, high), blocks)
+    return Ratio(case.name, bare_s, lab_s, lab_s / bare_s, block_ratios)
+
+
+def measure_training(blocks: int | None) -> list[Figure]:
+    """The ratios as rows of the page, measured in a process that starts as a worker does: malloc settings, one thread."""
+    command = [sys.executable, "-m", "tests.benchmarks.bench_training", "--json"]
+    command += [] if blocks is None else ["--blocks", str(blocks)]
+    done = subprocess.run(command, env=worker_environment(1), stdout=subprocess.PIPE, text=True, check=True)
+    ratios = [Ratio(**json.loads(line)) for line in done.stdout.splitlines()]
+    return [
+        Figure(f"Step of the reference learner / bare loop: {r.case}", Readings("ratio", "ratio", tuple(r.block_ratios)), GOAL, r.ratio)
+        for r in ratios
+    ]
 
 
 def main(argv: list[str]) -> None:
@@ -143,7 +163,7 @@ def main(argv: list[str]) -> None:
         for case in CASES:
             found = measure(case, args.blocks or case.blocks, Path(scratch))
             if args.json:
-                print(json.dumps(asdict(found)))
+                print(json.dumps(asdict(found)), flush=True)
             else:
                 print(
                     f"{found.case:32s} bare {found.bare_s * 1e6:9.1f} us  lab {found.lab_s * 1e6:9.1f} us  "

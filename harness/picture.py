@@ -1,0 +1,50 @@
+"""Leaderboards as a picture: means with their intervals, one panel a board, as a static SVG without script.
+
+altair describes it, vl-convert draws it; both come with the extra `report` and are imported here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import MissingError
+from harness.leaderboard import Board
+
+# Two of Okabe and Ito's colours: told apart by colour-blind readers, and in print.
+METHOD, BASELINE = "#0072B2", "#8A8A8A"
+PANEL_WIDTH, ROW_HEIGHT = 330, 21
+
+
+def draw_svg(boards: Sequence[Board]) -> str:
+    """The SVG's text. Raises MissingError without altair and vl-convert."""
+    try:
+        import altair
+        import vl_convert
+    except ImportError as exc:
+        raise MissingError("drawing needs altair and vl-convert; pip install 'paper-harness[report]'") from exc
+    panels = [panel(altair, board) for board in boards]
+    chart = altair.concat(*panels, columns=2).configure_view(stroke=None).configure_axis(labelFontSize=12, titleFontSize=12)
+    svg: str = vl_convert.vegalite_to_svg(chart.to_json())
+    return svg
+
+
+def panel(altair: Any, board: Board) -> Any:
+    """One board: methods best first, dot and interval."""
+    rows = [
+        {"method": row.method, "mean": i.mean, "low": i.mean if i.low is None else i.low, "high": i.mean if i.high is None else i.high,
+         "role": "baseline" if row.role == "baseline" else "method"}
+        for row in board.rows
+        if (i := row.interval) is not None
+    ]  # fmt: skip
+    colour = altair.Color(
+        "role:N", scale=altair.Scale(domain=["method", "baseline"], range=[METHOD, BASELINE]), legend=altair.Legend(title=None)
+    )
+    base = altair.Chart(altair.Data(values=rows)).encode(y=altair.Y("method:N", sort=None, title=None), color=colour)
+    axis = altair.Axis(title=f"{board.metric.name} (95 % interval over seeds)", tickCount=5)
+    scale = altair.Scale(zero=False)
+    lines = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", scale=scale, axis=axis), x2="high:Q")
+    dots = base.mark_point(filled=True, size=60).encode(x=altair.X("mean:Q", scale=scale, axis=axis))
+    net = board.shared["net"]
+    title = f"{board.task}, {net['arch']}" if net else board.task
+    return (lines + dots).properties(width=PANEL_WIDTH, height=ROW_HEIGHT * len(rows), title=title)
