@@ -52,7 +52,7 @@ class Invalid(Exception):
 
 
 class Unsupported(Exception):
-    """Raised by `load`, `solve` or `score`: cannot be done here (a 2-d norm in an MLP, no CUDA kernel). Status `unsupported`."""
+    """Raised by `load`, `solve` or `score`: cannot be done here (a 2-d norm in an MLP, say). Status `unsupported`."""
 
 
 class Diverged(Exception):

@@ -1,4 +1,4 @@
-"""The hooks: one signature, one sentence, no code. A plugin implements those it needs, each returning a list of declarations."""
+"""The hooks: one signature, one sentence, no code. A plugin implements those it needs; each returns a list."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.errors import MissingError
-from harness.leaderboard import Board
+from harness.leaderboard import Board, Row
+from harness.stats import Interval
 
 # Two of Okabe and Ito's colours: told apart by colour-blind readers, and in print.
 METHOD, BASELINE = "#0072B2", "#8A8A8A"
@@ -31,12 +32,7 @@ def draw_svg(boards: Sequence[Board]) -> str:
 
 def panel(altair: Any, board: Board) -> Any:
     """One board: methods best first, dot and interval."""
-    rows = [
-        {"method": row.method, "mean": i.mean, "low": i.mean if i.low is None else i.low, "high": i.mean if i.high is None else i.high,
-         "role": "baseline" if row.role == "baseline" else "method"}
-        for row in board.rows
-        if (i := row.interval) is not None
-    ]  # fmt: skip
+    rows = [point(row, row.interval) for row in board.rows if row.interval is not None]
     colour = altair.Color(
         "role:N", scale=altair.Scale(domain=["method", "baseline"], range=[METHOD, BASELINE]), legend=altair.Legend(title=None)
     )
@@ -48,3 +44,14 @@ def panel(altair: Any, board: Board) -> Any:
     net = board.shared["net"]
     title = f"{board.task}, {net['arch']}" if net else board.task
     return (lines + dots).properties(width=PANEL_WIDTH, height=ROW_HEIGHT * len(rows), title=title)
+
+
+def point(row: Row, interval: Interval) -> dict[str, Any]:
+    low, high = interval.low, interval.high
+    return {
+        "method": row.method,
+        "role": "baseline" if row.role == "baseline" else "method",
+        "mean": interval.mean,
+        "low": interval.mean if low is None else low,
+        "high": interval.mean if high is None else high,
+    }

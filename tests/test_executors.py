@@ -18,11 +18,11 @@ import psutil
 import pytest
 from helpers import PluginSite, marked_processes, open_plugin_site, plugin_site, trial  # noqa: F401  (plugin_site is a fixture)
 
-from harness.environment import worker_environment
+from harness.worker.environment import worker_environment
 from harness.executors import ForkServer, Job, SubprocessExecutor, WorkerOptions
 from harness.executors.output import CappedOutput
 from harness.executors.wire import Frames, pack
-from harness.processes import children, descendants, has_children, kill_children, parents
+from harness.worker.processes import children, descendants, has_children, kill_children, parents
 from harness.worker import run_trial
 
 MARK = "HARNESS_TEST_MARK"
@@ -372,7 +372,7 @@ def test_the_walk_over_processes_agrees_with_psutil():
     try:
         wait_until(lambda: len(psutil.Process(sleeper.pid).children()) == 2)
 
-        assert children(os.getpid()) == [p.pid for p in psutil.Process().children()]
+        assert sorted(children(os.getpid())) == sorted(p.pid for p in psutil.Process().children())
         assert set(descendants(os.getpid())) == {p.pid for p in psutil.Process().children(recursive=True)}
         assert parents()[sleeper.pid] == os.getpid()
         assert has_children()

@@ -425,7 +425,7 @@ def test_a_plan_prints_names_as_they_are(monkeypatch):
     """The same in `harness plan`."""
     out = io.StringIO()
     monkeypatch.setattr(drawing, "console", lambda: Console(file=out, width=118, highlight=False))
-    one = trial("dist/[red]x", 0, task="dist/[b]")
+    one = trial("dist/[red]x", 0, task="dist/[b]", net={"arch": "mlp", "width": 8, "depth": 1})
     plan = Plan("s", (Planned(one, "missing"),), (Note("data [/] not found", "fetch it", 2),))
 
     drawing.draw_plan(plan, [one])
@@ -439,14 +439,18 @@ def test_a_narrow_board_drops_further_metrics_before_it_cuts_a_number(monkeypatc
     """A number without its last digits is worse than none; what is not shown is named."""
     further = tuple(Metric(f"metric_number_{i}", "1", "higher") for i in range(5))
     others = {m.name: 0.123 for m in further}
-    board = make_board(make_row("relu", interval(0.5, 0.012), others=others), further=further)
+    row = make_row("relu", interval(0.5, 0.012), difference=interval(0.25, 0.034), others=others, params=123456)
+    board = make_board(row, further=further, baseline="elu")
 
     wide, narrow = drawn([board], monkeypatch, 160), drawn([board], monkeypatch, 80)
 
     assert "not shown: metric_number_3, metric_number_4 (--json has all)" in wide
-    assert "0.500 ±0.012" in narrow
+    assert "●" in wide
+    for number in ("0.500 ±0.012", "+0.250 ±0.034", "123,456", "1.5", "3/0"):
+        assert number in narrow
+    assert "●" not in narrow
     assert "…" not in narrow
-    assert "not shown: metric_number_" in narrow
+    assert all(m.name in narrow.replace("\n", " ") for m in further)
 
 
 def test_roles_failures_and_mismatch_are_explained_below(monkeypatch):

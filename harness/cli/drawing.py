@@ -31,10 +31,17 @@ UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
+class Output(Console):
+    """rich ends the process where stdout's reader goes away; the command line decides that here."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Stdout; 118 columns where it is no terminal, so that a log or a README holds whole rows."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=118)
+    made = Output(highlight=False)
+    return made if made.is_terminal else Output(highlight=False, width=118)
 
 
 # The plan -------------------------------------------------------------------------------------------------------------
@@ -185,16 +192,19 @@ def draw_leaderboards(boards: Sequence[Board], *, as_json: bool) -> None:
 
 
 def fitting(board: Board, out: Console) -> tuple[Table, int]:
-    """The table with as many further metrics as fit the width, and how many those are: a cut number is worse than none."""
-    for shown in range(min(FURTHER_SHOWN, len(board.further)), 0, -1):
+    """The table with as many further metrics as fit the width, and how many those are: a cut number is worse than none.
+
+    Where not even the first metric fits, the bars go too: they say in cells what the interval says in digits.
+    """
+    for shown in range(min(FURTHER_SHOWN, len(board.further)), -1, -1):
         table = draw_board(board, shown)
         if Measurement.get(out, out.options.update(max_width=UNLIMITED), table).maximum <= out.width:
             return table, shown
-    return draw_board(board, 0), 0
+    return draw_board(board, 0, bars=False), 0
 
 
-def draw_board(board: Board, shown: int) -> Table:
-    """shown: how many of the further metrics have a column."""
+def draw_board(board: Board, shown: int, *, bars: bool = True) -> Table:
+    """shown: how many of the further metrics have a column; bars: intervals as a picture, too."""
     table = Table(
         title=board_title(board),
         title_justify="left",
@@ -212,17 +222,16 @@ def draw_board(board: Board, shown: int) -> Table:
     headings += (["params"] if sized else []) + ["solve s", "ok/fail"]
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("method", no_wrap=True)
-    table.add_column("95 % interval", no_wrap=True)
+    if bars:
+        table.add_column("95 % interval", no_wrap=True)
     for heading in headings:
         table.add_column(Text(heading), justify="right", no_wrap=True)  # Text: a name is not rich's markup
     low, high = scale(board)
     for rank, row in enumerate(board.rows, 1):
-        cells: list[str | Text] = [
-            str(rank) if row.ranked else "",
-            method_cell(row),
-            bar(row.interval, low, high),
-            interval_cell(row.interval),
-        ]
+        cells: list[str | Text] = [str(rank) if row.ranked else "", method_cell(row)]
+        if bars:
+            cells.append(bar(row.interval, low, high))
+        cells.append(interval_cell(row.interval))
         if board.baseline:
             cells.append(interval_cell(row.difference, signed=True))
         cells += [number(row.others.get(m.name)) for m in further]

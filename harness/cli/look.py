@@ -131,8 +131,13 @@ def describe(name: str, catalogue: Catalogue) -> dict[str, dict[str, Any]]:
     from harness.catalogue import did_you_mean
 
     found: dict[str, dict[str, Any]] = {}
-    offers: dict[str, tuple[Offer[Any], ...]] = {"method": catalogue.methods, "task": catalogue.tasks, "track": catalogue.tracks, "paper": catalogue.papers,
-              "dataset": catalogue.datasets}  # fmt: skip
+    offers: dict[str, tuple[Offer[Any], ...]] = {
+        "method": catalogue.methods,
+        "task": catalogue.tasks,
+        "track": catalogue.tracks,
+        "paper": catalogue.papers,
+        "dataset": catalogue.datasets,
+    }
     for kind, known in offers.items():
         for offer in known:
             if name in (offer.name, offer.ref):

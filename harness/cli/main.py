@@ -13,13 +13,23 @@ import click
 
 from harness import __version__
 from harness.cli import data, look, registry, run
+from harness.cli.options import reader_may_leave
 from harness.cli.run import INTERRUPTED
 from harness.errors import HarnessError
 
 FAULT_OF_OURS = 70
 
 
+class Commands(click.Group):
+    """click ends with 1 where stdout's reader goes away; here that would mean that trials failed."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        with reader_may_leave():
+            super().invoke(ctx)
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Start here:
@@ -59,9 +69,6 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `harness query ... | head`
-        sys.stderr.close()
-        sys.exit(0)
     except Exception:  # the last line of defence: say whose fault it is, keep the traceback
         traceback.print_exc()
         click.echo("This is a fault of harness, not yours; please report the lines above.", err=True)

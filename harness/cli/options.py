@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +34,17 @@ data_dir_option = option(
     help="Folder with data that is not embedded.",
 )  # fmt: skip
 json_option = option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """A reader of stdout that goes away (`| head`) ends the printing in silence, and is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def cache_dir() -> Path:

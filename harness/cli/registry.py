@@ -35,7 +35,8 @@ def say_warnings(registry: Registry) -> None:
     "leaderboard", epilog=example("harness leaderboard --suite vision"), short_help="Methods by task, with intervals."
 )
 @option("--suite", default=None, help="Only the trials of this suite, as it stands now.")
-@option("--machine", default=None, help="Records of this machine. [default: this one]")
+# No variable: HARNESS_MACHINE is what this machine is called, which is the default, not a wish.
+@click.option("--machine", default=None, help="Records of this machine. [default: this one]")
 @option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also draw them into this file.")
 @registry_option
 @data_dir_option
@@ -43,7 +44,7 @@ def say_warnings(registry: Registry) -> None:
 def leaderboard_command(
     suite: str | None, machine: str | None, svg: Path | None, registry: Path, data_dir: Path | None, as_json: bool
 ) -> None:
-    """Rank methods on each task: mean and 95 % interval over seeds, difference to the baseline seed by seed, failures counted."""
+    """Rank methods on each task: mean, 95 % interval, difference to the baseline seed by seed, failures counted."""
     from harness.cli.drawing import draw_leaderboards
     from harness.leaderboard import make_leaderboards
     from harness.provenance import machine_id
@@ -157,7 +158,8 @@ def show_command(name: str, registry: Path, as_json: bool) -> None:
         for row in rows:
             click.echo(
                 f"{short(row['task']):<20} {row['quantity']:<18} {row['part']:<11} {row['device']:<5} "
-                f"mean {row['mean']:.6g} {row['unit']}  sd {'-' if row['sd'] is None else format(row['sd'], '.3g')}  n {row['n']}"
+                f"mean {row['mean']:.6g} {row['unit']}  "
+                f"sd {'-' if row['sd'] is None else format(row['sd'], '.3g')}  n {row['n']}"
             )
         return
     row = latest(opened, name)

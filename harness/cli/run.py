@@ -23,6 +23,7 @@ from harness.cli.options import (
     example,
     json_option,
     option,
+    reader_may_leave,
     registry_option,
 )
 
@@ -231,7 +232,8 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
         )
     trials = {p.trial.trial_id for p in s.plan.planned}
     boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite))
-    draw_leaderboards(boards, as_json=as_json)
+    with reader_may_leave():
+        draw_leaderboards(boards, as_json=as_json)
     old = states_left(s)
     click.echo(ending(s, summary.counts, old), err=True)
     if summary.interrupted:

@@ -2,6 +2,6 @@
 
 from harness.executors.forkserver import ForkServer, Job
 from harness.executors.subprocess_executor import SubprocessExecutor
-from harness.worker import WorkerOptions
+from harness.worker.trial import WorkerOptions
 
 __all__ = ["ForkServer", "Job", "SubprocessExecutor", "WorkerOptions"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.catalogue import Catalogue
 from harness.errors import HarnessError
-from harness.resolving import resolve
 from harness.specs import Learner
+from harness.worker.resolving import resolve
 
 Answer = dict[str, Any]
 

@@ -7,7 +7,6 @@ what was running then runs once more, alone, and if the server dies again, that 
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import select
 import shutil
@@ -25,16 +24,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from harness.environment import worker_environment
 from harness.executors.wire import Frames, Message, pack
-from harness.processes import adopt_orphans, has_children, kill, marked_children
 from harness.records import Outcome, Trial
-from harness.worker import WorkerOptions
+from harness.worker.environment import worker_environment
+from harness.worker.processes import adopt_orphans, kill, marked_processes, reaped
+from harness.worker.trial import WorkerOptions
 
 MARK = "HARNESS_EXECUTOR"  # in the environment of the server and all that it starts: whose they are
 AHEAD = 2  # jobs that wait in the server, so that a worker follows the last one at once
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 10.0
+REAP_S = 0.1  # one that is not our child yet is looked at again
 CHUNK = 1 << 18
 
 
@@ -80,6 +80,7 @@ class ForkServer:
         self._ids = 0
         self._jobs: dict[int, Job] = {}  # in the server: running or queued there
         self._running: set[int] = set()
+        self._alone = 0  # the job that must have no company, while it is in the server
         self._begun: deque[Job] = deque()
         self._ended: deque[tuple[int, Job, Outcome]] = deque()
         self._back: deque[Job] = deque()  # queued in a server that was told to stop
@@ -106,7 +107,7 @@ class ForkServer:
         interrupted = False
         self._ended.clear()  # of an iteration that was given up
         try:
-            while waiting or suspects or self._jobs or self._ended or self._lost:
+            while waiting or suspects or self._jobs or self._ended or self._lost or self._back:
                 try:
                     self._dispatch(waiting, suspects, at_once)
                     if self._jobs and not self._ended:
@@ -239,16 +240,16 @@ class ForkServer:
         self._running.clear()
 
     def _kill_left_over(self) -> None:
-        """Kill our children that carry our mark, again and again: their own children arrive here in turn."""
+        """Kill all that carries our mark, wherever it hangs, and again until a look finds none.
+
+        Not our children alone: what a dying worker leaves is not ours yet while it dies.
+        """
         stop = time.monotonic() + STOP_TIMEOUT_S
-        while has_children() and time.monotonic() < stop:
-            orphans = list(marked_children(MARK, self._mark))
-            if not orphans:
-                return
-            for pid in orphans:
+        while (found := list(marked_processes(MARK, self._mark))) and time.monotonic() < stop:
+            for pid in found:
                 kill(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+            for pid in found:
+                reaped(pid, min(stop, time.monotonic() + REAP_S))
 
     # Traffic ------------------------------------------------------------------------------------------------------------
 
@@ -256,14 +257,17 @@ class ForkServer:
         """Keep the server busy. A suspect, running when a server died, runs when nothing else does."""
         waiting.extendleft(reversed(self._back))
         self._back.clear()
+        if self._alone in self._jobs:
+            return
         if suspects:
             if not self._jobs:
-                self._send(suspects.popleft(), 1)
+                self._alone = self._send(suspects.popleft(), 1)
             return
         while waiting and len(self._jobs) < at_once + AHEAD:
             self._send(waiting.popleft(), at_once)
 
-    def _send(self, job: Job, at_once: int) -> None:
+    def _send(self, job: Job, at_once: int) -> int:
+        """Hand the job to the server. Returns its number there."""
         try:
             link = self._server()
         except BaseException:
@@ -275,6 +279,7 @@ class ForkServer:
         self._jobs[number] = job
         link.send({"op": "run", "id": number, "trial": asdict(job.trial), "timeout_s": job.timeout_s,
                    "memory_bytes": job.memory_bytes, "scratch": str(folder), "parallel": at_once})  # fmt: skip
+        return number
 
     def _pump(self) -> None:
         """Wait for the server and take in what it says. Raises ServerDied."""

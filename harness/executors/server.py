@@ -26,11 +26,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.catalogue import Catalogue, load_catalogue
-from harness.environment import recorded
 from harness.executors import errands
 from harness.executors.output import CappedOutput
 from harness.executors.wire import Frames, Message, pack
-from harness.processes import (
+from harness.records import Outcome
+from harness.worker.environment import recorded
+from harness.worker.processes import (
     adopt_orphans,
     descendants,
     die_with_parent,
@@ -44,10 +45,9 @@ from harness.processes import (
     proportional_bytes,
     use_huge_pages,
 )
-from harness.records import Outcome
-from harness.worker import WorkerOptions, flush_streams, prepare_process, run_trial, trace_crashes, trial_from_json
+from harness.worker.trial import WorkerOptions, flush_streams, prepare_process, run_trial, trace_crashes, trial_from_json
 
-CORE_MODULES = ("torch", "torch._dynamo", "torch._inductor.config", "numpy.random", "harness.staging", "harness.lab",
+CORE_MODULES = ("torch", "torch._dynamo", "torch._inductor.config", "numpy.random", "harness.worker.staging", "harness.lab",
                 "harness.data.store")  # fmt: skip
 POLL_S = 0.1  # between readings of the workers' memory
 WALK_S = 0.5  # between readings of their children's
@@ -424,7 +424,7 @@ def answer(worker: Worker, status: int) -> Message:
 
 
 class SocketKeeper:
-    """The seal's key, held by the server. See `harness.sealing`."""
+    """The seal's key, held by the server. See `harness.worker.sealing`."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -446,7 +446,7 @@ class SocketKeeper:
                 return str(message["text"])
 
     def _require_owner(self) -> None:
-        from harness.sealing import require_owner
+        from harness.worker.sealing import require_owner
 
         require_owner(self._owner)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.executors.forkserver import ForkServer
-from harness.worker import WorkerOptions
+from harness.worker.trial import WorkerOptions
 
 
 def SubprocessExecutor(parallel: int = 1, options: WorkerOptions | None = None, preload: Sequence[str] = ()) -> ForkServer:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.context import Context
-from harness.environment import worker_environment
+from harness.worker.environment import worker_environment
 from harness.lab import Classify, Net, Train, build_net, fit, init_net
 from tests.benchmarks.figures import Figure, Readings
 

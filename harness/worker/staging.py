@@ -19,13 +19,15 @@ from pydantic import BaseModel
 from harness.catalogue import Catalogue
 from harness.catalogue import Offer as Offered
 from harness.context import Clocks, Context
-from harness.deriving import Deriver
 from harness.errors import BudgetSpent, HarnessError
 from harness.identity import canonical
-from harness.measuring import INFERENCE, Meter, RegionRecorder, synchronizer
 from harness.records import CurvePoint, Measurement, SeriesValue, Timing, Trial
-from harness.resolving import resolve
-from harness.scoring import (
+from harness.specs import Component, Instance, Learner, Method, Metric, Probe, Task, Track
+from harness.timing import StopRule, measure
+from harness.worker.deriving import Deriver
+from harness.worker.measuring import INFERENCE, Meter, RegionRecorder, synchronizer
+from harness.worker.resolving import resolve
+from harness.worker.scoring import (
     Offer,
     Scorer,
     Scores,
@@ -37,9 +39,7 @@ from harness.scoring import (
     to_measurements,
     to_series,
 )
-from harness.sealing import Keeper, Vault, collect, own_storage
-from harness.specs import Component, Instance, Learner, Method, Metric, Probe, Task, Track
-from harness.timing import StopRule, measure
+from harness.worker.sealing import Keeper, Vault, collect, own_storage
 
 OVERRUN = 1.05  # a solution that comes later than this share of its wall_s budget is not accepted
 

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.catalogue import Catalogue, load_catalogue
-from harness.environment import is_worker_environment, recorded, worker_environment
 from harness.errors import BudgetSpent, Diverged, HarnessError, Invalid, MissingError, Unsupported
-from harness.processes import adopt_orphans, kill_children, limit_data
 from harness.records import Outcome, Status, Trial
+from harness.worker.environment import is_worker_environment, recorded, worker_environment
+from harness.worker.processes import adopt_orphans, kill_children, limit_data
 
 if TYPE_CHECKING:
-    from harness.measuring import Meter
-    from harness.sealing import Keeper
-    from harness.staging import Draft
+    from harness.worker.measuring import Meter
+    from harness.worker.sealing import Keeper
+    from harness.worker.staging import Draft
 
 MAX_ERROR = 4000  # characters of an error in a record; the log has the whole traceback
 CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "std::bad_alloc", "Cannot allocate memory")
@@ -82,10 +82,10 @@ def run_trial(trial: Trial, catalogue: Catalogue, options: WorkerOptions, keeper
     keeper holds the seal's key outside this process's memory; a pipe's buffer unless given. Where the outcome has blobs they
     lie in a folder of options.scratch, which is then the caller's to remove.
     """
-    from harness.measuring import Meter
-    from harness.sealing import PipeKeeper
-    from harness.staging import Draft, run_stages
     from harness.timing import StopRule
+    from harness.worker.measuring import Meter
+    from harness.worker.sealing import PipeKeeper
+    from harness.worker.staging import Draft, run_stages
 
     meter, draft, own_keeper, process = Meter(), Draft(), None, os.getpid()
     started_at = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -120,7 +120,7 @@ def torch_state(trial: Trial) -> Iterator[None]:
     """Threads, deterministic algorithms and generators for a trial; as before afterwards. Raises Unsupported without CUDA."""
     import torch
 
-    from harness.scoring import kept_generators, set_threads
+    from harness.worker.scoring import kept_generators, set_threads
 
     device = torch.device(trial.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -293,10 +293,3 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-if __name__ == "__main__":
-    # os._exit: a thread or an exit handler of a plugin must not keep the process alive, nor change its code.
-    code = main()
-    flush_streams()
-    os._exit(code)

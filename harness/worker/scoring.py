@@ -20,8 +20,8 @@ import torch
 from harness.context import Context
 from harness.errors import HarnessError
 from harness.records import CurvePoint, Measurement, SeriesValue
-from harness.sealing import Vault, require_owner
 from harness.specs import Metric, Probe, Series, Task
+from harness.worker.sealing import Vault, require_owner
 
 Value = float | Series
 Scores = dict[str, dict[str, Value]]  # part -> metric -> value

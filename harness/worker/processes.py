@@ -139,13 +139,14 @@ def kill(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def marked_children(name: str, value: str) -> Iterator[int]:
-    """Children of this process whose environment, as it was at their exec, holds name=value."""
+def marked_processes(name: str, value: str) -> Iterator[int]:
+    """Processes whose environment, as it was at their exec, holds name=value; not this one, and none that has ended."""
     wanted = f"{name}={value}".encode()
-    for pid in children(os.getpid()):
-        with contextlib.suppress(OSError):
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                yield pid
+    for entry in os.listdir("/proc"):  # noqa: PTH208  as in `parents`
+        if entry.isdigit() and int(entry) != os.getpid():
+            with contextlib.suppress(OSError):
+                if wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                    yield int(entry)
 
 
 # Memory -----------------------------------------------------------------------------------------------------------------

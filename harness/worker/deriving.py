@@ -27,7 +27,7 @@ from torch import Tensor
 from harness.context import Context
 from harness.errors import HarnessError
 from harness.identity import canonical, digest, digest_folder
-from harness.resolving import resolve
+from harness.worker.resolving import resolve
 
 
 class Deriver:
