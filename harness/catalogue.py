@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import inspect
+import math
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -26,6 +28,7 @@ from harness.identity import digest, digest_folder
 from harness.specs import Claim, Component, Dataset, Learner, Method, Paper, Probe, Task, Track
 
 GROUP = "harness"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a slash would make "dist/name" ambiguous
 T = TypeVar("T")
 
 
@@ -199,7 +202,7 @@ def ask(plugin: Plugin) -> dict[str, list[Any]]:
 
 
 def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
-    """Raises PluginError for a declaration of the wrong type or a name given twice."""
+    """Raises PluginError for a declaration of the wrong type, a name given twice, a name or a `worst` that cannot be used."""
     for kind, specs in declared.items():
         for spec in specs:
             if not isinstance(spec, KINDS[kind]):
@@ -208,3 +211,11 @@ def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise PluginError(f"harness_{kind} offers {twice} twice; give each its own name")
+        for name in names if kind != "datasets" else ():  # a data set's name may have a folder in it, "pmlb/iris"
+            if not NAME.fullmatch(name):
+                raise PluginError(f"harness_{kind} offers {name!r}; use letters, digits, '.', '_' and '-' only, 64 at most")
+        for metric in (m for spec in specs if isinstance(spec, Task | Probe) for m in spec.metrics):
+            if metric.worst is not None and not math.isfinite(metric.worst):
+                raise PluginError(
+                    f"metric {metric.name!r}: worst={metric.worst}; give a finite number, or None to leave it out"
+                )

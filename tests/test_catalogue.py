@@ -19,6 +19,15 @@ def harness_methods():
 """
 
 
+WORST = """
+from harness import Metric, Task, hookimpl
+
+@hookimpl
+def harness_tasks():
+    return [Task("t", "toy", (Metric("m", "1", "lower", worst=float("inf")),), load="x:y", score="x:y")]
+"""
+
+
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Put a module with an entry point where importlib.metadata finds it."""
@@ -52,6 +61,8 @@ def load(*modules):
         ("this is no python", "SyntaxError"),
         ("from harness import hookimpl\n@hookimpl\ndef harness_methods(): return ['relu']", "returned 'relu'"),
         ("from harness import hookimpl\n@hookimpl\ndef harness_metods(): return []", "harness_metods"),
+        (GOOD.format(name="a/b"), "offers 'a/b'; use letters"),
+        (WORST, "metric 'm': worst=inf; give a finite number"),
         (GOOD.format(name="a") + "\n@hookimpl\ndef harness_papers(): raise KeyError('x')", "KeyError: 'x'"),
     ],
 )

@@ -18,12 +18,12 @@ import psutil
 import pytest
 from helpers import PluginSite, marked_processes, open_plugin_site, plugin_site, trial  # noqa: F401  (plugin_site is a fixture)
 
-from harness.worker.environment import worker_environment
 from harness.executors import ForkServer, Job, SubprocessExecutor, WorkerOptions
 from harness.executors.output import CappedOutput
 from harness.executors.wire import Frames, pack
-from harness.worker.processes import children, descendants, has_children, kill_children, parents
 from harness.worker import run_trial
+from harness.worker.environment import worker_environment
+from harness.worker.processes import children, descendants, has_children, kill_children, parents
 
 MARK = "HARNESS_TEST_MARK"
 METHODS = """

@@ -16,11 +16,11 @@ import pytest
 import torch
 from helpers import PluginSite, plugin_site, trial  # noqa: F401  (plugin_site is a fixture)
 
-from harness.worker.deriving import code_digest
 from harness.errors import HarnessError
 from harness.records import Outcome
-from harness.worker.sealing import PipeKeeper, decrypt, encrypt, flatten, own_storage, unflatten
 from harness.worker import WorkerOptions, run_trial
+from harness.worker.deriving import code_digest
+from harness.worker.sealing import PipeKeeper, decrypt, encrypt, flatten, own_storage, unflatten
 
 
 @pytest.fixture

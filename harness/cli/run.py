@@ -225,6 +225,10 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     for note in s.plan.notes:
         click.echo(f"skipped: {note.trials} trials: {note.what}; {note.mend}", err=True)
     limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
+    if s.suite.claims:
+        click.echo(
+            f"claims {', '.join(s.suite.claims)}: `harness describe` shows their rules; this version judges none", err=True
+        )
     confirm(s, yes)
     with draw_progress(s.suite.name, s.plan, s.trials, s.parallel) as progress:
         summary = run_trials(

@@ -207,7 +207,7 @@ class ForkServer:
             left = [name for name in self._preload if name not in self.left_out]
             try:
                 link.send({"op": "setup", "options": self.options.to_json(), "isolation": self._isolation,
-                           "preload": left, "datasets": self._datasets})  # fmt: skip
+                           "preload": left, "datasets": self._datasets, "folder": str(self._folder())})  # fmt: skip
                 for message in link.messages(START_TIMEOUT_S):
                     match message["op"]:
                         case "importing":

@@ -16,6 +16,7 @@ import os
 import resource
 import secrets
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -506,6 +507,8 @@ def main() -> None:
     live_without_parent()
     parent.setblocking(False)
     Server(parent, setup, catalogue).serve()
+    # The parent removes its folder when it ends in order; a parent that was killed left that to us.
+    shutil.rmtree(setup["folder"], ignore_errors=True)
     os._exit(0)
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from tests.benchmarks.bench_registry import measure_registry
 from tests.benchmarks.bench_startup import measure_startup
 from tests.benchmarks.bench_training import measure_training
-from tests.benchmarks.bench_trials import measure_trials
+from tests.benchmarks.bench_trials import half_way, measure_smoke, measure_trials
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.page import Conditions, render_page, render_table
 from tests.benchmarks.peers import Unavailable, ensure_benchopt
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("startup", "trials", "smoke", "registry", "training")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def parts(size: Size, folder: Path, benchopt: Path | None, reason: str) -> dict[
     return {
         "startup": lambda: measure_startup(folder, size.rounds, benchopt, reason),
         "trials": lambda: measure_trials(folder, size.rounds, size.few, size.many, benchopt, reason),
+        "smoke": lambda: measure_smoke(folder, size.rounds),
         "registry": lambda: measure_registry(folder, size.rounds, size.appends, size.attempts),
         "training": lambda: measure_training(size.blocks),
     }
@@ -51,7 +53,7 @@ def parts(size: Size, folder: Path, benchopt: Path | None, reason: str) -> dict[
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fast look with few readings; installs no peer")
-    parser.add_argument("--only", action="append", choices=["startup", "trials", "registry", "training"], help="one part; repeat")
+    parser.add_argument("--only", action="append", choices=PARTS, help="one part; repeat")
     parser.add_argument("--json", action="store_true", help="all readings as JSON instead of the table")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the whole page too; not with --quick or --only")
     args = parser.parse_args(argv)
@@ -78,7 +80,8 @@ def main(argv: list[str]) -> None:
     print(json.dumps([asdict(f) | {"value": f.value, "met": f.met} for f in figures]) if args.json else render_table(figures))
     if args.write:
         command = "python -m tests.benchmarks " + " ".join(argv)
-        conditions = Conditions(command, size.rounds, size.few, size.many, (load, os.getloadavg()[0]))
+        half = half_way(size.few, size.many)
+        conditions = Conditions(command, size.rounds, size.few, size.many, half, (load, os.getloadavg()[0]))
         args.write.write_text(render_page(figures, conditions))
 
 

@@ -84,7 +84,9 @@ def measure_leaderboard(folder: Path, model: Attempt, rounds: int, attempts: int
         call()
     found = interleave(calls, rounds)
     return [
-        Figure(f"CPU of `harness leaderboard` over {attempts:,} attempts", Readings("leaderboard", "s", cpu_of(found["command"]))),
+        Figure(
+            f"CPU of `harness leaderboard` over {attempts:,} attempts", Readings("leaderboard", "s", cpu_of(found["command"]))
+        ),
         Figure("Of this, opening, query and statistics", Readings("leaderboard", "s", cpu_of(found["warm"]))),
     ]
 

@@ -27,9 +27,7 @@ def measure_startup(folder: Path, rounds: int, benchopt: Path | None, reason: st
     calls = {name: partial(run_measured, argv, folder, environment) for name, argv in commands.items()}
     for call in calls.values():
         call()  # compiles modules to bytecode and fills the page cache
-    found = {
-        name: Readings(name, "s", tuple(u.cpu_s for u in usages)) for name, usages in interleave(calls, rounds).items()
-    }
+    found = {name: Readings(name, "s", tuple(u.cpu_s for u in usages)) for name, usages in interleave(calls, rounds).items()}
     return [
         Figure(
             "CPU of `harness --help`", found["harness --help"], HELP_GOAL_S,

@@ -148,7 +148,12 @@ def measure_training(blocks: int | None) -> list[Figure]:
     done = subprocess.run(command, env=worker_environment(1), stdout=subprocess.PIPE, text=True, check=True)
     ratios = [Ratio(**json.loads(line)) for line in done.stdout.splitlines()]
     return [
-        Figure(f"Step of the reference learner / bare loop: {r.case}", Readings("ratio", "ratio", tuple(r.block_ratios)), GOAL, r.ratio)
+        Figure(
+            f"Step of the reference learner / bare loop: {r.case}",
+            Readings("ratio", "ratio", tuple(r.block_ratios)),
+            GOAL,
+            r.ratio,
+        )
         for r in ratios
     ]
 

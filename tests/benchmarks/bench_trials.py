@@ -23,6 +23,7 @@ from tests.helpers import PluginSite
 EMPTY_CPU_GOAL_MS = 20.0
 EMPTY_WALL_GOAL_MS = 40.0
 DIGITS_CPU_GOAL_MS = 80.0
+SMOKE_WALL_GOAL_S = 20.0
 
 EMPTY_DECLARED = '''
     """A track, a task and a learner in which nothing happens; imports no torch."""
@@ -101,7 +102,8 @@ def measure_trials(folder: Path, rounds: int, few: int, many: int, benchopt: Pat
     PluginSite(site).write("emptyplug", EMPTY_DECLARED, EMPTY_CODE)
     subjects = {
         "empty": Subject(partial(run_suite, folder / "empty", EMPTY_SUITE, site), few, many),
-        "digits": Subject(partial(run_suite, folder / "digits", DIGITS_SUITE, site), few, many),
+        # A trial that trains costs several empty ones: fewer tell as much.
+        "digits": Subject(partial(run_suite, folder / "digits", DIGITS_SUITE, site), few, half_way(few, many)),
     }
     if benchopt is not None:
         subjects["benchopt"] = Subject(partial(run_benchopt, benchopt, folder / "benchopt"), few, many)
@@ -123,6 +125,24 @@ def measure_trials(folder: Path, rounds: int, few: int, many: int, benchopt: Pat
         figure("CPU of one trial of digits with 3 AdamW steps", "digits", "cpu", DIGITS_CPU_GOAL_MS),
         figure("Wall time of one trial of digits with 3 AdamW steps", "digits", "wall", None),
         figure("CPU of `harness run` before and after all trials", "empty", "fixed", None, peers=True),
+    ]
+
+
+def half_way(few: int, many: int) -> int:
+    return (few + many) // 2
+
+
+def measure_smoke(folder: Path, rounds: int) -> list[Figure]:
+    """The shipped suite with one small trial of each kind of method, as a newcomer runs it: default number of workers."""
+    harness = Path(sys.executable).parent / "harness"
+    usages = []
+    for number in range(rounds + 1):
+        command = [harness, "run", "smoke", "--registry", folder / f"smoke-{number}"]
+        usages.append(run_measured(command, folder, clean_environment(HARNESS_CACHE_DIR=str(folder / "cache"))))
+    read = usages[1:]
+    return [
+        Figure("CPU of `harness run smoke`", Readings("smoke", "s", tuple(u.cpu_s for u in read))),
+        Figure("Wall time of `harness run smoke`", Readings("smoke", "s", tuple(u.wall_s for u in read)), SMOKE_WALL_GOAL_S),
     ]
 
 

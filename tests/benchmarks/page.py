@@ -25,21 +25,22 @@ time is the harness, and not the method?
   machine shared with others it is steadier than the wall clock, which also counts waiting.
 - What is compared runs in turns (A B B A), after one unread round. A figure is the median of {rounds} rounds, with the lowest
   and the highest; a training ratio is that of the medians of all steps, with the quartiles of the ratios of neighbouring blocks.
-- The cost of one trial is a difference: `harness run` with {many} trials less one with {few}, divided by {extra}. Each trial has
-  a process of its own and is on the disk before the next one of its worker slot is recorded. benchopt's runs share one
-  process and are kept in one file at the end, so it does less; it stands there as the peer that people know.
+- The cost of one trial is a difference: `harness run -j 1` with {many} trials (digits: {half}) less the same with {few}, divided
+  by the trials between. Each trial has a process of its own, and its record is flushed to the disk before it counts as done.
+  benchopt's runs share one process; it stands there as the peer that people know. Its environment is its own.
 - A goal that is missed is said to be missed.
 """
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Where and how the figures were found. load: the 1-minute load average before and after."""
+    """Where and how the figures were found. few, many, half: trials of a command. load: of 1 minute, before and after."""
 
     command: str
     rounds: int
     few: int
     many: int
+    half: int
     load: tuple[float, float]
 
 
@@ -76,9 +77,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def render_page(figures: list[Figure], conditions: Conditions) -> str:
-    prose = PROSE.format(
-        rounds=conditions.rounds, few=conditions.few, many=conditions.many, extra=conditions.many - conditions.few
-    )
+    prose = PROSE.format(rounds=conditions.rounds, few=conditions.few, many=conditions.many, half=conditions.half)
     facts = "\n".join(f"- {line}" for line in describe(conditions))
     missed = [f.what for f in figures if f.met is False]
     verdict = (

@@ -14,7 +14,7 @@ from tests.benchmarks.usage import Usage, clean_environment, run_measured
 
 BENCHOPT = "1.10.0"
 SOLVERS = ("one", "two")
-OBJECTIVE = '''
+OBJECTIVE = """
     from benchopt import BaseObjective
 
     class Objective(BaseObjective):
@@ -31,8 +31,8 @@ OBJECTIVE = '''
 
         def evaluate_result(self, answer):
             return {"value": abs(answer - self.answer)}
-'''
-DATASET = '''
+"""
+DATASET = """
     from benchopt import BaseDataset
 
     class Dataset(BaseDataset):
@@ -41,8 +41,8 @@ DATASET = '''
 
         def get_data(self):
             return {"answer": 1.0}
-'''
-SOLVER = '''
+"""
+SOLVER = """
     from benchopt import BaseSolver
 
     class Solver(BaseSolver):
@@ -57,7 +57,7 @@ SOLVER = '''
 
         def get_result(self):
             return {"answer": self.answer}
-'''
+"""
 
 
 class Unavailable(Exception):
