@@ -415,7 +415,7 @@ def looks_like(value, secret):
     kind = type(value)  # not isinstance, which asks the objects: deprecated ones warn, lazy ones import
     if issubclass(kind, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu":
         raw = bytes(value.untyped_storage()) if value.untyped_storage().nbytes() < 1 << 22 else b""
-    elif issubclass(kind, np.ndarray):
+    elif kind is np.ndarray:  # subclasses guard themselves: np.ma.masked cannot even be copied
         raw = value.tobytes() + (value.base.tobytes() if isinstance(value.base, np.ndarray) else b"")
     elif kind in (bytes, bytearray, memoryview):
         raw = bytes(value)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tests.benchmarks.bench_registry import measure_registry
 from tests.benchmarks.bench_startup import measure_startup
-from tests.benchmarks.bench_training import measure_training
 from tests.benchmarks.bench_trials import half_way, measure_smoke, measure_trials
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.page import Conditions, render_page, render_table
@@ -46,8 +45,14 @@ def parts(size: Size, folder: Path, benchopt: Path | None, reason: str) -> dict[
         "trials": lambda: measure_trials(folder, size.rounds, size.few, size.many, benchopt, reason),
         "smoke": lambda: measure_smoke(folder, size.rounds),
         "registry": lambda: measure_registry(folder, size.rounds, size.appends, size.attempts),
-        "training": lambda: measure_training(size.blocks),
+        "training": lambda: training(size),
     }
+
+
+def training(size: Size) -> list[Figure]:
+    from tests.benchmarks.bench_training import measure_training  # here: it imports torch
+
+    return measure_training(size.blocks)
 
 
 def main(argv: list[str]) -> None:

@@ -83,11 +83,10 @@ def measure_leaderboard(folder: Path, model: Attempt, rounds: int, attempts: int
     for call in calls.values():
         call()
     found = interleave(calls, rounds)
+    whole, warm = (Readings("leaderboard", "s", cpu_of(found[name])) for name in ("command", "warm"))
     return [
-        Figure(
-            f"CPU of `harness leaderboard` over {attempts:,} attempts", Readings("leaderboard", "s", cpu_of(found["command"]))
-        ),
-        Figure("Of this, opening, query and statistics", Readings("leaderboard", "s", cpu_of(found["warm"]))),
+        Figure(f"CPU of `harness leaderboard` over {attempts:,} attempts", whole),
+        Figure("Of this, opening, query and statistics", warm),
     ]
 
 

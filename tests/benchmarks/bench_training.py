@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.context import Context
-from harness.worker.environment import worker_environment
 from harness.lab import Classify, Net, Train, build_net, fit, init_net
+from harness.worker.environment import worker_environment
 from tests.benchmarks.figures import Figure, Readings
 
 
@@ -148,12 +148,7 @@ def measure_training(blocks: int | None) -> list[Figure]:
     done = subprocess.run(command, env=worker_environment(1), stdout=subprocess.PIPE, text=True, check=True)
     ratios = [Ratio(**json.loads(line)) for line in done.stdout.splitlines()]
     return [
-        Figure(
-            f"Step of the reference learner / bare loop: {r.case}",
-            Readings("ratio", "ratio", tuple(r.block_ratios)),
-            GOAL,
-            r.ratio,
-        )
+        Figure(f"Step of the learner / bare loop: {r.case}", Readings("ratio", "ratio", tuple(r.block_ratios)), GOAL, r.ratio)
         for r in ratios
     ]
 

@@ -24,10 +24,10 @@ time is the harness, and not the method?
 - CPU time is user and system time of the command with all its processes (fork server, workers), as the kernel counts it. On a
   machine shared with others it is steadier than the wall clock, which also counts waiting.
 - What is compared runs in turns (A B B A), after one unread round. A figure is the median of {rounds} rounds, with the lowest
-  and the highest; a training ratio is that of the medians of all steps, with the quartiles of the ratios of neighbouring blocks.
-- The cost of one trial is a difference: `harness run -j 1` with {many} trials (digits: {half}) less the same with {few}, divided
-  by the trials between. Each trial has a process of its own, and its record is flushed to the disk before it counts as done.
-  benchopt's runs share one process; it stands there as the peer that people know. Its environment is its own.
+  and the highest; a training ratio is that of the medians of all steps, with the quartiles of neighbouring blocks' ratios.
+- The cost of one trial is a difference: `harness run -j 1` with {many} trials (digits: {half}) less the same with {few},
+  divided by the trials between. Each trial has a process of its own, and its record is flushed to the disk before it counts
+  as done. benchopt's runs share one process; it stands there as the peer that people know, in an environment of its own.
 - A goal that is missed is said to be missed.
 """
 
