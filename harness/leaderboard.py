@@ -18,6 +18,11 @@ from harness.records import FAILURES
 from harness.registry import Registry
 from harness.stats import Interval, paired_interval, t_interval
 
+# What a board needs of an attempt: curves, logs and raw samples are most of a row, and none of it.
+COLUMNS = (
+    "attempt_id", "pair_key", "kind", "method", "method_params", "role", "task", "task_params", "net", "train", "budget",
+    "matched", "device", "dtype", "threads", "torch_version", "machine", "status", "declared", "solve_s", "params",
+)  # fmt: skip
 SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine")
 
 
@@ -101,7 +106,9 @@ def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine
         parameters["ids"] = sorted(trial_ids)
     rows: list[dict[str, Any]] = registry.query(
         f"""
-        SELECT * FROM attempts WHERE machine = $machine AND status <> 'interrupted' {chosen}
+        SELECT {", ".join(COLUMNS)}, [m FOR m IN measurements IF m.part = 'test'] AS measured,
+               [{{'region': t.region, 'median_s': list_median(t.wall_s)}} FOR t IN timings] AS timings
+        FROM attempts WHERE machine = $machine AND status <> 'interrupted' {chosen}
         QUALIFY row_number() OVER (PARTITION BY {"series_key" if trial_ids is None else "trial_id"}
                                    ORDER BY status = 'unsupported', attempt_id DESC) = 1
         ORDER BY attempt_id
@@ -111,7 +118,7 @@ def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine
     for row in rows:
         for name in ("method_params", "task_params", "net", "train", "budget", "matched"):
             row[name] = json.loads(row[name]) if row[name] else None
-        row["values"] = {m["quantity"]: m["value"] for m in row["measurements"] or [] if m["part"] == "test"}
+        row["values"] = {m["quantity"]: m["value"] for m in row.pop("measured") or []}
     return rows
 
 
@@ -233,8 +240,8 @@ def timings_of(attempts: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, 
     found: dict[str, list[float]] = {}
     for a in attempts:
         for timing in a["timings"] or [] if a["status"] == "ok" else []:
-            if timing["wall_s"]:
-                found.setdefault(timing["region"], []).append(median(timing["wall_s"]))
+            if timing["median_s"] is not None:
+                found.setdefault(timing["region"], []).append(timing["median_s"])
     return {region: tuple(values) for region, values in found.items()}
 
 
