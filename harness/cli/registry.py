@@ -52,11 +52,11 @@ def leaderboard_command(
     opened = open_registry(registry)
     wanted, baseline = (None, None) if suite is None else chosen_by_suite(suite, registry, data_dir)
     boards = make_leaderboards(opened, wanted, machine or machine_of(opened, machine_id()), baseline)
-    draw_leaderboards(boards, as_json=as_json)
-    if svg is not None:
+    if svg is not None:  # first: who reads the tables may leave in the middle
         from harness.picture import draw_svg
 
         svg.write_text(draw_svg(boards))
+    draw_leaderboards(boards, as_json=as_json)
     say_warnings(opened)
 
 
