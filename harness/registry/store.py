@@ -63,6 +63,7 @@ class Registry:
         self._layout = Layout(path)
         self._reader = Reader(self._layout)
         self._kept_facts: set[tuple[str, ...]] = set()
+        self._wrote: dict[str, set[str]] = {}  # invocation -> names of the loose files that this process wrote
 
     @property
     def warnings(self) -> list[str]:
@@ -156,7 +157,9 @@ class Registry:
             self._keep_facts(attempt.provenance)
             attempt = self._take_blobs(attempt, blob_files or {})
             attempt, content = encode(attempt)
-            publish(self._layout, content, self._layout / "attempts" / content_name(content, ".parquet"))
+            name = content_name(content, ".parquet")
+            publish(self._layout, content, self._layout / "attempts" / name)
+            self._wrote.setdefault(attempt.provenance.invocation, set()).add(name)
         except OSError as exc:
             raise self._error(f"cannot record attempt {attempt.attempt_id}", exc) from exc
         return attempt
@@ -254,7 +257,11 @@ class Registry:
         Returns the name of the folded file, None where there was nothing to gain. Readers see every attempt once throughout.
         Raises RegistryError if the disk refuses; the registry is whole then too.
         """
-        name = self._fold(lambda entries: folding.entries_of(self._reader, entries, invocation))
+        wrote = self._wrote.pop(invocation, None)
+        if wrote is not None:  # this process knows what it wrote; for another's files each must be read to tell
+            name = self._fold(lambda entries: [e for e in entries if e[1] in wrote])
+        else:
+            name = self._fold(lambda entries: folding.entries_of(self._reader, entries, invocation))
         self.compact()
         return name
 
