@@ -219,6 +219,18 @@ def test_a_trial_that_kills_the_server_fails_and_the_others_finish(executor, mar
     assert left_behind(mark, executor) == []
 
 
+def test_a_server_that_cannot_fork_is_given_up(site, tmp_path, monkeypatch):
+    """Restarted for ever, a run would hang without a word."""
+    (site.folder / "no_forks.py").write_text("import os\nos.register_at_fork(before=lambda: os._exit(3))\n")
+    options = WorkerOptions(scratch=tmp_path)
+
+    with (
+        ForkServer(1, options, preload=["no_forks"]) as executor,
+        pytest.raises(RuntimeError, match="died 3 times in a row before a trial started"),
+    ):
+        list(executor.run(jobs("good")))
+
+
 def test_when_the_parent_is_killed_nothing_lives_on(site, tmp_path, monkeypatch):
     """kill -9 of `harness run`: the server sees its socket end, kills all workers and what they started, and ends."""
     mark = uuid.uuid4().hex

@@ -34,6 +34,7 @@ MARK = "HARNESS_EXECUTOR"  # in the environment of the server and all that it st
 AHEAD = 2  # jobs that wait in the server, so that a worker follows the last one at once
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 10.0
+MAX_BARREN = 3
 REAP_S = 0.1  # one that is not our child yet is looked at again
 CHUNK = 1 << 18
 
@@ -105,6 +106,7 @@ class ForkServer:
         waiting, suspects = deque(jobs), deque[Job]()
         tries = _Tries()
         interrupted = False
+        barren = 0  # deaths of the server in a row that no trial can be blamed for
         self._ended.clear()  # of an iteration that was given up
         try:
             while waiting or suspects or self._jobs or self._ended or self._lost or self._back:
@@ -114,6 +116,11 @@ class ForkServer:
                         self._pump()
                 except ServerDied:
                     self._bury()
+                    barren = 0 if self._lost or self._ended else barren + 1
+                    if barren == MAX_BARREN:
+                        raise RuntimeError(
+                            f"the fork server died {barren} times in a row before a trial started: {self._last_words()}"
+                        ) from None
                 suspects += (job for job in self._take_lost() if tries.again(job))
                 self._ended.extend((0, job, died_twice()) for job in tries.take_given_up())
                 while self._begun:
@@ -220,7 +227,7 @@ class ForkServer:
                             return link
             except ServerDied as exc:
                 if importing not in left:
-                    raise RuntimeError(f"the fork server does not start: {link.last_words()}") from exc
+                    raise RuntimeError(f"the fork server does not start: {self._last_words()}") from exc
                 self.left_out[importing] = "its import ends the process, or does not end"
             except BaseException:
                 link.kill()
@@ -231,6 +238,10 @@ class ForkServer:
     def _bury(self) -> None:
         """After the server's death: kill what it left, note what was running."""
         if self._link is not None:
+            with contextlib.suppress(ServerDied):  # what it said before it died still counts
+                while self._link.wait(0):
+                    for message in self._link.receive():
+                        self._note(message)
             self._link.close()
             self._link = None
         self._kill_left_over()
@@ -238,6 +249,10 @@ class ForkServer:
             (self._lost if number in self._running else self._back).append(job)
         self._jobs.clear()
         self._running.clear()
+
+    def _last_words(self) -> str:
+        log = self._folder() / "server.log"
+        return log.read_text(errors="replace").strip()[-4000:] or "it said nothing"
 
     def _kill_left_over(self) -> None:
         """Kill all that carries our mark, wherever it hangs, and again until a look finds none.
@@ -373,7 +388,6 @@ class _Link:
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         ours, theirs = socket.socketpair()
-        self._log = log
         with theirs, log.open("wb") as printed:
             self._process = subprocess.Popen(
                 # -P: no working folder on the path. A session of its own: Ctrl-C is the parent's to hear.
@@ -408,9 +422,6 @@ class _Link:
         while self.wait(timeout_s):
             yield from self.receive()
         raise ServerDied
-
-    def last_words(self) -> str:
-        return self._log.read_text(errors="replace").strip()[-4000:] or "it said nothing"
 
     def kill(self) -> None:
         """For a server that does not listen yet."""
