@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.options import short
 from harness.leaderboard import Board, Row
 from harness.plan import Plan
 from harness.records import Attempt, Trial
@@ -77,10 +78,6 @@ def plan_row(trial: Trial) -> tuple[str, ...]:
     if trial.matched:
         net += f" ({trial.matched['mismatch']:+.1%} {trial.matched['unit']})"
     return trial.kind, short(trial.task), net, short(trial.method), trial.role, trial.device
-
-
-def short(ref: str) -> str:
-    return ref.rpartition("/")[2]
 
 
 # Progress -------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,11 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, envvar="HARNESS_" + long.removeprefix("--").replace("-", "_").upper(), **settings)
 
 
+def short(ref: str) -> str:
+    """The bare name of a reference, as people write it: "dist/name" -> "name"."""
+    return ref.rpartition("/")[2]
+
+
 def example(text: str) -> str:
     """An epilog with one example that works."""
     return f"\b\nExample:\n  {text}"

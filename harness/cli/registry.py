@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import data_dir_option, example, json_option, option, registry_option
+from harness.cli.options import data_dir_option, example, json_option, option, registry_option, short
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -115,10 +115,6 @@ FAILED = f"""
     SELECT * FROM (SELECT attempt_id, trial_id, suite, method, task, kind, seed, status, error {LATEST})
     WHERE status NOT IN ('ok', 'unsupported') ORDER BY attempt_id
 """
-
-
-def short(ref: str) -> str:
-    return ref.rpartition("/")[2]
 
 
 def latest(registry: Registry, prefix: str) -> dict[str, Any]:
