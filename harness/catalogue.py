@@ -25,10 +25,14 @@ import pluggy
 from harness import hookspecs
 from harness.errors import HarnessError, PluginError
 from harness.identity import digest, digest_folder
+from harness.showing import one_line
 from harness.specs import Claim, Component, Dataset, Learner, Method, Paper, Probe, Task, Track
 
 GROUP = "harness"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a slash would make "dist/name" ambiguous
+DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._+-]{0,63})?")  # "pmlb/iris"
+METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+FILE_LIKE = re.compile(r".*\.\..*|.*\.|.*\.(py|ya?ml|json|parquet)", re.IGNORECASE)  # would be read as a path or a file
 T = TypeVar("T")
 
 
@@ -160,11 +164,13 @@ def load_catalogue(entry_points: Iterable[importlib.metadata.EntryPoint] | None 
     for point in sorted(set(found), key=lambda p: (p.dist.name if p.dist else "", p.name)):
         dist, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
         try:
+            check_name("entry point", point.name)
             plugin = load_plugin(point, dist, version)
             declared = ask(plugin)
             check(plugin, declared)
-        except Exception as exc:  # a plugin's own code: name it and go on
-            broken.append(Broken(f"{dist}:{point.name}", version, point.value, f"{type(exc).__name__}: {exc}"))
+        except (Exception, SystemExit) as exc:  # a plugin's own code: name it and go on
+            error = " ".join(f"{type(exc).__name__}: {exc}".split())
+            broken.append(Broken(*map(one_line, (f"{dist}:{point.name}", version, point.value, error))))
             continue
         plugins.append(plugin)
         for kind, specs in declared.items():
@@ -208,14 +214,53 @@ def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
             if not isinstance(spec, KINDS[kind]):
                 raise PluginError(f"harness_{kind} returned {spec!r}; return a list of {KINDS[kind]!r}")
         names = [spec.name for spec in specs]
+        for name in names:
+            check_name(kind, name)
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise PluginError(f"harness_{kind} offers {twice} twice; give each its own name")
-        for name in names if kind != "datasets" else ():  # a data set's name may have a folder in it, "pmlb/iris"
-            if not NAME.fullmatch(name):
-                raise PluginError(f"harness_{kind} offers {name!r}; use letters, digits, '.', '_' and '-' only, 64 at most")
+        for claim in (claim for spec in specs if isinstance(spec, Paper) for claim in spec.claims):
+            check_name("papers", claim.name)
+        if kind == "datasets":
+            for spec in specs:
+                check_dataset(spec)
         for metric in (m for spec in specs if isinstance(spec, Task | Probe) for m in spec.metrics):
+            if not isinstance(metric.name, str) or not METRIC.fullmatch(metric.name):
+                raise PluginError(f"metric {shown(metric.name)}: use letters, digits, '.', '_', '-', '+' and '@', 64 at most")
+            if metric.better not in ("higher", "lower", "neither"):
+                raise PluginError(f"metric {metric.name!r}: better={metric.better!r}; write 'higher', 'lower' or 'neither'")
             if metric.worst is not None and not math.isfinite(metric.worst):
                 raise PluginError(
                     f"metric {metric.name!r}: worst={metric.worst}; give a finite number, or None to leave it out"
                 )
+
+
+def check_name(kind: str, name: Any) -> None:
+    """Raises PluginError for a name that is none, or that somewhere else would be read as a path or a file."""
+    allowed, mend = (DATASET, "one '/' between two names is allowed") if kind == "datasets" else (NAME, "64 at most")
+    if not isinstance(name, str) or not allowed.fullmatch(name):
+        raise PluginError(f"harness_{kind} offers {shown(name)}; use letters, digits, '.', '_' and '-' only, {mend}")
+    if FILE_LIKE.fullmatch(name):
+        raise PluginError(f"harness_{kind} offers {name!r}, which reads as a path or a file; leave '..' and the suffix out")
+
+
+def check_dataset(spec: Dataset) -> None:
+    """Raises PluginError for a data set whose file would not lie in the data folder (or in its package), or of no size."""
+    path = spec.path.partition(":")[2] if spec.where == "embedded" else spec.path
+    if spec.where != "generated" and not stays_inside(path):
+        raise PluginError(
+            f"data set {spec.name!r}: path {shown(spec.path)}; name a file inside the folder: no '..', no leading '/'"
+        )
+    if spec.size_bytes < 0:
+        raise PluginError(f"data set {spec.name!r}: size_bytes={spec.size_bytes}; give the bytes of the unpacked file")
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path names something below the folder that it is put behind, by its words alone."""
+    return path.isprintable() and "\\" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def shown(name: Any) -> str:
+    """A wrong name for a message, cut where it is long."""
+    text = repr(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -6,24 +6,29 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli.options import short
 from harness.leaderboard import Board, Row
-from harness.plan import Plan
-from harness.records import Attempt, Trial
 from harness.run import Progress
+from harness.showing import finite, visible
 from harness.stats import Interval
+
+if TYPE_CHECKING:  # a plan brings the models of the suite with it: a tenth of a second that a leaderboard does not need
+    from harness.plan import Plan
+    from harness.records import Attempt, Trial
 
 BAR_CELLS = 17
 LARGE = 1e6  # from here on numbers are written with an exponent
@@ -33,16 +38,24 @@ FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
 class Output(Console):
-    """rich ends the process where stdout's reader goes away; the command line decides that here."""
+    """A console for names and texts of others: what a terminal would obey is shown.
+
+    rich ends the process where stdout's reader goes away; the command line decides that here.
+    """
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Text) and (shown := visible(renderable.plain)) != renderable.plain:
+            renderable = Text(shown, style=renderable.style, justify=renderable.justify, overflow=renderable.overflow)
+        return super().render(renderable, options)
 
-def console() -> Console:
-    """Stdout; 118 columns where it is no terminal, so that a log or a README holds whole rows."""
-    made = Output(highlight=False)
-    return made if made.is_terminal else Output(highlight=False, width=118)
+
+def console(*, err: bool = False) -> Console:
+    """Stdout or stderr; 118 columns where it is no terminal, so that a log or a README holds whole rows."""
+    made = Output(stderr=err, highlight=False, emoji=False)
+    return made if made.is_terminal else Output(stderr=err, highlight=False, emoji=False, width=118)
 
 
 # The plan -------------------------------------------------------------------------------------------------------------
@@ -86,7 +99,7 @@ def plan_row(trial: Trial) -> tuple[str, ...]:
 @contextmanager
 def draw_progress(suite: str, plan: Plan, trials: Sequence[Trial], parallel: int) -> Iterator[Progress]:
     """A live bar where stderr is a terminal, plain lines where it is a file."""
-    err = Console(stderr=True, highlight=False)
+    err = console(err=True)
     if not trials:
         yield Progress()
     elif err.is_terminal:
@@ -175,7 +188,7 @@ ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 def draw_leaderboards(boards: Sequence[Board], *, as_json: bool) -> None:
     """One table a board, best first."""
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(b) for b in boards]))
+        click.echo(json.dumps(finite([dataclasses.asdict(b) for b in boards])))
         return
     out = console()
     if not boards:
@@ -290,7 +303,9 @@ def scale(board: Board) -> tuple[float, float]:
 
 def bar(interval: Interval | None, low: float, high: float) -> Text:
     """An interval as ├──●──┤ on the board's common scale."""
-    if interval is None or not low < high < math.inf:
+    if interval is None or not low < high or not math.isfinite(high - low):
+        return Text("")
+    if not all(math.isfinite(end) for end in (interval.low, interval.mean, interval.high) if end is not None):
         return Text("")
     cells = [" "] * BAR_CELLS
 

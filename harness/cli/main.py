@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from harness import __version__
-from harness.cli import data, look, registry, run
+from harness.cli import data, gathering, look, registry, run, upkeep
 from harness.cli.options import reader_may_leave
 from harness.cli.run import INTERRUPTED
 from harness.errors import HarnessError
+from harness.showing import visible_output
 
 FAULT_OF_OURS = 70
 
@@ -47,15 +48,17 @@ def cli() -> None:
     """Run the methods of many papers under one contract, and see which claims hold."""
 
 
-for module in (run, look, registry, data):
+for module in (run, look, registry, gathering, upkeep, data):
     for command in module.COMMANDS:
         cli.add_command(command)
 
 
+@visible_output()
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `harness`. Exits with the codes of the help text."""
     try:
-        cli.main(arguments, prog_name="harness", standalone_mode=False, default_map=project_defaults())
+        # color: click takes escape sequences out where stdout is no terminal; here they are shown, wherever it leads.
+        cli.main(arguments, prog_name="harness", standalone_mode=False, default_map=project_defaults(), color=True)
     except click.exceptions.Exit as exc:
         sys.exit(exc.exit_code)
     except click.Abort:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from harness.showing import one_line
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -20,9 +22,9 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, envvar="HARNESS_" + long.removeprefix("--").replace("-", "_").upper(), **settings)
 
 
-def short(ref: str) -> str:
-    """The bare name of a reference, as people write it: "dist/name" -> "name"."""
-    return ref.rpartition("/")[2]
+def short(ref: str | None) -> str:
+    """The bare name of a reference, as people write it: "dist/name" -> "name"; on one line, whatever a record holds."""
+    return one_line(ref).rpartition("/")[2]
 
 
 def example(text: str) -> str:
@@ -80,6 +82,22 @@ class Limit(click.ParamType[float]):
         if number <= 0 or (number >= 1 and number != int(number)):
             self.fail(f"{value!r}: write a share between 0 and 1, or a whole number of trials", param, ctx)
         return number
+
+
+class Duration(click.ParamType[float]):
+    """Seconds of "7d", "12h", "30m", "90s"."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        from harness.suite.schema import SECONDS
+
+        amount, unit = str(value)[:-1], str(value)[-1:]
+        if unit not in SECONDS or not amount.replace(".", "", 1).isdigit():
+            self.fail(f"{value!r}: write a number with its unit ({', '.join(SECONDS)}), such as 7d", param, ctx)
+        return float(amount) * SECONDS[unit]
 
 
 class Shard(click.ParamType[tuple[int, int]]):

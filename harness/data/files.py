@@ -6,13 +6,17 @@ and the mend. Nothing is unpacked beyond its declared size.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import importlib.util
 import os
+import stat
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
+from harness.catalogue import stays_inside
 from harness.data.declared import File, dataset, files_of
 from harness.data.sealing import require_open
 from harness.errors import DataError
@@ -36,14 +40,21 @@ def place(set_: Dataset, file: File, data_dir: Path | str | None) -> Path:
             raise DataError(
                 f"data set {set_.name!r} comes with the package {package!r}, which is not installed: pip install it"
             )
-        return Path(spec.submodule_search_locations[0]) / path
+        return below(Path(spec.submodule_search_locations[0]), path, set_)
     folder = data_folder(data_dir)
     if folder is None:
         raise DataError(
             f"data set {set_.name!r} needs the data folder: place {file.path} (from {set_.source}) in a folder "
             f"and name it by --data-dir or {DATA_DIR}"
         )
-    return folder / file.path
+    return below(folder, file.path, set_)
+
+
+def below(folder: Path, path: str, set_: Dataset) -> Path:
+    """The path in the folder. A symbolic link on the way is followed: it is the owner's, and the content has its digest."""
+    if not stays_inside(path):
+        raise DataError(f"data set {set_.name!r}: path {path!r} leaves its folder; declare one inside: no '..', no leading '/'")
+    return folder / path
 
 
 def locate(name: str | Dataset, data_dir: Path | str | None = None) -> tuple[Path, ...]:
@@ -84,8 +95,8 @@ def read_checked(set_: Dataset, file: File, path: Path) -> bytes:
 def read_bounded(set_: Dataset, path: Path, size: int) -> bytes:
     """At most `size` bytes of unpacked content. Raises DataError where there is more, or where the packing is damaged."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            content = stream.read(size + 1)
+        with open_regular(path) as packed, gzip.open(packed) if path.suffix == ".gz" else packed as stream:
+            content = stream.read(max(size, 0) + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise DataError(f"data set {set_.name!r}: {path} cannot be unpacked ({exc}); {mend(set_)}") from exc
     except OSError as exc:
@@ -93,6 +104,16 @@ def read_bounded(set_: Dataset, path: Path, size: int) -> bytes:
     if len(content) > size:
         raise DataError(f"data set {set_.name!r}: {path} holds more than its declared {size} bytes; {mend(set_)}")
     return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A plain file, for reading. Raises OSError for a pipe or a device, which might never answer or never end."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return file
 
 
 def mend(set_: Dataset) -> str:

@@ -16,6 +16,7 @@ from harness.data.arrays import Array
 from harness.errors import DataError, MissingError
 
 IDX_UBYTE = 0x08
+MAX_RATIO = 100  # to a packed byte; the data sets here have 0.01 rows and 2 bytes
 
 
 def parse_idx(content: bytes, what: str) -> Array:
@@ -102,13 +103,18 @@ def parse_headed_table(text: bytes, delimiter: bytes, what: str) -> tuple[list[s
 
 
 def parse_parquet(content: bytes, columns: Sequence[str], what: str) -> dict[str, Any]:
-    """Parquet columns by name (`pyarrow.ChunkedArray`). Raises DataError where the file or a column is not as promised."""
+    """Parquet columns by name (`pyarrow.ChunkedArray`). Raises DataError where the file or a column is not as promised.
+
+    A file whose own figures say that it unpacks to more than MAX_RATIO times its size is refused before anything is read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # No threads: a trial's thread count is fixed, and a forked child must not inherit a pool.
-        table = pq.read_table(pa.BufferReader(content), columns=list(columns), use_threads=False, pre_buffer=False)
+        with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
+            refuse_bomb(file.metadata, len(content), what)
+            table = file.read(columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as exc:
         raise DataError(f"{what}: cannot be read as Parquet ({exc})") from exc
     missing = [name for name in columns if name not in table.column_names]
@@ -117,21 +123,37 @@ def parse_parquet(content: bytes, columns: Sequence[str], what: str) -> dict[str
     return {name: table[name] for name in columns}
 
 
+def refuse_bomb(metadata: Any, size: int, what: str) -> None:
+    """Raises DataError where rows, values or unpacked bytes are out of all proportion to the file (runs cost nothing in it)."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    claims = {
+        "rows": max(metadata.num_rows, sum(group.num_rows for group in groups)),
+        "values": max((column.num_values for column in columns), default=0),
+        "unpacked bytes": sum(column.total_uncompressed_size for column in columns),
+    }
+    for unit, claimed in claims.items():
+        if not 0 <= claimed <= MAX_RATIO * size:
+            raise DataError(f"{what}: says it holds {claimed} {unit} in {size} bytes; place the file again, from its source")
+
+
 def decode_jpegs(blobs: Sequence[bytes], height: int, width: int, what: str) -> Array:
     """(N, 3, height, width) uint8 from JPEG images of exactly that size. Raises DataError, MissingError without Pillow."""
     require_pillow(what)
     from PIL import Image, UnidentifiedImageError
 
     images = np.empty((len(blobs), height, width, 3), np.uint8)
-    for i, blob in enumerate(blobs):
-        try:
-            image = Image.open(io.BytesIO(blob), formats=("JPEG",))
-            # The header is read first: an image of another size is refused before a pixel of it is decoded.
-            if image.size != (width, height) or image.mode != "RGB":
-                raise DataError(f"{what}: image {i} is {image.mode} {image.size}, expected RGB {(width, height)}")
-            images[i] = np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, 3)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as exc:
-            raise DataError(f"{what}: image {i} cannot be decoded ({exc})") from exc
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # every size is looked at below
+        for i, blob in enumerate(blobs):
+            try:
+                image = Image.open(io.BytesIO(blob), formats=("JPEG",))
+                # The header is read first: an image of another size is refused before a pixel of it is decoded.
+                if image.size != (width, height) or image.mode != "RGB":
+                    raise DataError(f"{what}: image {i} is {image.mode} {image.size}, expected RGB {(width, height)}")
+                images[i] = np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, 3)
+            except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as exc:
+                raise DataError(f"{what}: image {i} cannot be decoded ({exc})") from exc
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 

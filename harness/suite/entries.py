@@ -17,6 +17,7 @@ from harness.suite.text import Loc, shown
 from harness.suite.values import MAX_FINDINGS, Finding, Raw, explain
 
 MAX_COMBINATIONS = 10_000  # of all entries of one kind: more is no suite for people, and takes minutes to check
+MANY = 10**15
 T = TypeVar("T", bound=Task | Component | Learner)
 
 
@@ -124,7 +125,8 @@ def _with_parameters(use: Use[T], room: int) -> tuple[Use[T], list[Finding]]:
     wrong = list(_misplaced(use, parts))
     sets = count_combinations(parts["grid"], parts["zip"])
     if sets > room:
-        wrong.append((use.loc, f"the parameters make {sets} combinations; a suite has at most {MAX_COMBINATIONS}: split it"))
+        many = sets if sets < MANY else "too many"  # a product of long lists may have more digits than Python prints
+        wrong.append((use.loc, f"the parameters make {many} combinations; a suite has at most {MAX_COMBINATIONS}: split it"))
     if wrong:
         return use, wrong
     resolved: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ from typing import Literal
 from harness.catalogue import Catalogue
 from harness.errors import SuiteError
 from harness.nets import Net, Train
-from harness.specs import Role, Scalar
+from harness.specs import Component, Role, Scalar
 from harness.suite.names import check_suite
 from harness.suite.options import apply_override
 from harness.suite.parameters import combine, count_combinations
@@ -20,6 +20,8 @@ from harness.suite.text import Loc, Mistake, Value, read_document
 from harness.suite.values import Raw, normalise
 
 MAX_SHOWN = 200  # mistakes; a file with more is another kind of file
+MAX_TRIALS = 100_000  # planning them takes 7 s and 120 MB; what a person meant is a tenth of it
+TIMING_PROCESSES = 3  # the plan's: fresh processes in place of seeds
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,11 @@ def load_suite_text(text: str | bytes, name: str | Path, catalogue: Catalogue, *
     mistakes = document.mistakes + mistakes
     if mistakes or form is None:
         raise _refusal(mistakes, str(name), overrides)
-    return _resolve(form, raw, catalogue, Path(name), hashlib.sha256(content).hexdigest())
+    suite = _resolve(form, raw, catalogue, Path(name), hashlib.sha256(content).hexdigest())
+    if (trials := count_trials(suite, catalogue)) > MAX_TRIALS:
+        text = f"makes {trials:,} trials; a suite has at most {MAX_TRIALS:,}: give fewer seeds, shorten a grid, or split it"
+        raise _refusal([Mistake(document.origin(()), "", text)], str(name), overrides)
+    return suite
 
 
 def _refusal(mistakes: Sequence[Mistake], file: str, overrides: Sequence[str]) -> SuiteError:
@@ -206,6 +212,21 @@ def _budget(form: BudgetForm, methods: Sequence[MethodEntry]) -> Budget:
 def expand(entry: TaskEntry | MethodEntry) -> list[dict[str, Value]]:
     """The parameter sets of an entry, as written (no defaults): grid multiplies, zip aligns."""
     return [dict(combination.values) for combination in combine(entry.params, entry.grid, entry.zip)]
+
+
+def count_trials(suite: Suite, catalogue: Catalogue) -> int:
+    """How many trials the suite multiplies to, none of them made; before `exclude` and what cannot run here are taken off."""
+    uses = 0
+    for task_entry in suite.tasks:
+        track = catalogue.track(catalogue.task(task_entry.ref).spec.track)
+        for entry in suite.methods:
+            spec = catalogue.method(entry.ref).spec
+            if isinstance(spec, Component):
+                nets = len(suite.net) if track.spec.learner else 0
+            else:
+                nets = int(catalogue.track(spec.track) is track)
+            uses += count_sets(task_entry) * count_sets(entry) * nets
+    return uses * len(suite.devices) * (len(suite.seeds) + (TIMING_PROCESSES if suite.measure.timing else 0))
 
 
 def count_sets(entry: TaskEntry | MethodEntry) -> int:

@@ -21,7 +21,7 @@ from harness.records import Kind
 from harness.specs import Component, Learner, Method, Role, Task
 from harness.suite.entries import Chosen, Use, bare, choose
 from harness.suite.parameters import matches
-from harness.suite.schema import MAX_ENTRIES, Device, SuiteForm
+from harness.suite.schema import MAX_ENTRIES, MAX_PATTERN, Device, SuiteForm
 from harness.suite.text import Loc, Mistake, dotted, shown
 from harness.suite.values import MAX_FINDINGS, Finding, Raw, check_values
 
@@ -267,6 +267,8 @@ def check_exclude(raw: Raw, chosen: Chosen, catalogue: Catalogue) -> Iterator[Fi
                 yield loc, f"trials have no {shown(key)}{did_you_mean(key, known)} (names here: {', '.join(known)})"
             elif isinstance(pattern, list | dict):
                 yield loc, f"got {shown(pattern)}; write one pattern or one value, and another item for another pattern"
+            elif isinstance(pattern, str) and len(pattern) > MAX_PATTERN:
+                yield loc, f"got {shown(pattern)}, {len(pattern)} characters; write a pattern of at most {MAX_PATTERN}"
             elif key in values and not any(matches(value, pattern) for value in values[key]):
                 mean = did_you_mean(str(pattern), values[key])
                 yield loc, f"no {key} matches {shown(pattern)}{mean} (write a name, or a pattern with *)"

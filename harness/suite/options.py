@@ -7,6 +7,8 @@ from typing import Any
 
 from harness.suite.text import Document, Loc, Mistake, Value, dotted, read_value
 
+MAX_CHARACTERS = 16_384  # of a value: several options together must not cost more than a file may
+
 _PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]{1,6}\])*")
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)|\[([0-9]+)\]")
 
@@ -16,6 +18,10 @@ def apply_override(document: Document, option: str) -> None:
     path, equals, text = option.partition("=")
     if not equals or not _PATH.fullmatch(path):
         document.mistakes.append(Mistake(option, "", "write path=value, such as seeds=3 or methods[0].params.eps=0.1"))
+        return
+    if len(text) > MAX_CHARACTERS:
+        wrong = f"the value has {len(text)} characters; an option has at most {MAX_CHARACTERS}: write it into the suite file"
+        document.mistakes.append(Mistake(option, "", wrong))
         return
     given = read_value(text)
     loc: Loc = tuple(name or int(index) for name, index in _STEP.findall(path))

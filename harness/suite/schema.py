@@ -20,6 +20,7 @@ from harness.suite.text import shown
 SCHEMA = "harness/suite/1"
 MAX_ENTRIES = 1000
 MAX_SEEDS = 10_000
+MAX_PATTERN = 200  # characters: the time that a pattern takes grows with the square of its brackets
 DEFAULT_SEEDS = 10  # a verdict needs ten pairs
 DEFAULT_TIMEOUT = "30m"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -208,7 +209,7 @@ class SuiteForm(Form):
         BudgetForm(), description="what a trial may spend, by clock, such as samples_seen, epochs or wall_s"
     )
     measure: MeasureForm = Field(MeasureForm(), description="what is measured")
-    exclude: tuple[dict[str, JsonValue], ...] = Field(
+    exclude: Annotated[tuple[dict[str, JsonValue], ...], Field(max_length=MAX_ENTRIES)] = Field(
         (), description="trials to leave out: patterns over dotted names; all names of one item must match",
         examples=[[{"method": "evonorm-*", "net.arch": "mlp"}]],
     )  # fmt: skip

@@ -16,7 +16,10 @@ from typing import Any
 
 MAX_BYTES = 256 << 10
 MAX_DEPTH = 50
+MAX_EVENTS = 22_000  # names, values and brackets: 10,000 seeds written out, and twice as much again; each costs 25 us
+MAX_MISTAKES = 200  # of the YAML itself: a text with more is no suite, and reading on costs time
 MAX_SHOWN = 60  # characters of a wrong value in a message
+MAX_OPTION = 200  # characters of an option in a message: each of its mistakes says it anew
 
 Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 Loc = tuple[str | int, ...]  # the way to a value: ("methods", 2, "params", "eps")
@@ -48,7 +51,8 @@ class Mistake:
     text: str
 
     def show(self, file: str) -> str:
-        place = f"{file}:{self.origin}" if isinstance(self.origin, int) else f"--set {shlex.quote(self.origin)}"
+        option = "" if isinstance(self.origin, int) else shlex.quote(cut(self.origin, MAX_OPTION))
+        place = f"--set {option}" if option else f"{file}:{self.origin}"
         line = f"{place}: {self.path}: {self.text}" if self.path else f"{place}: {self.text}"
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _NEWLINES.sub(" ", line))
 
@@ -78,7 +82,7 @@ def dotted(loc: Loc) -> str:
     for step in loc:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif _NAME.fullmatch(step):
+        elif len(step) <= MAX_SHOWN and _NAME.fullmatch(step):
             text += f".{step}" if text else step
         else:
             text += f"[{shown(step)}]"
@@ -87,8 +91,12 @@ def dotted(loc: Loc) -> str:
 
 def shown(value: Any) -> str:
     """A value for a message: its repr, cut where it is long; null is `nothing`."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    return cut("nothing" if value is None else repr(value))
+
+
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """A text for a message, cut where it is long."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 # Reading ----------------------------------------------------------------------------------------------------------------
@@ -164,7 +172,11 @@ def _events(text: str) -> Iterator[Any]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        yield from YAML(typ="safe", pure=True).parse(text)
+        for number, event in enumerate(YAML(typ="safe", pure=True).parse(text)):
+            if number > MAX_EVENTS:
+                line = event.start_mark.line + 1
+                raise _Refused(line, f"more than {MAX_EVENTS} names and values stand before this line; split the suite")
+            yield event
     except MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         what = " ".join(f"{exc.context or ''} {exc.problem or ''}".split()).expandtabs(1)
@@ -191,10 +203,10 @@ class _Composer:
             raise _Refused(line, f"nested deeper than {MAX_DEPTH} levels; a suite needs five")
         kind = type(event).__name__
         if kind == "AliasEvent":
-            self.refuse(line, loc, f"aliases are not read; write the value out instead of *{event.anchor}")
+            self.refuse(line, loc, f"aliases are not read; write the value out instead of *{cut(event.anchor)}")
             return None
         if event.anchor is not None:
-            self.mistake(line, loc, f"anchors are not read; remove &{event.anchor}")
+            self.mistake(line, loc, f"anchors are not read; remove &{cut(event.anchor)}")
         if event.tag is not None:
             self.refuse(line, loc, f"tags are not read; remove {_written_tag(event.tag)}")
         if kind == "ScalarEvent":
@@ -272,12 +284,14 @@ class _Composer:
         self.document.unread.add(loc)
 
     def mistake(self, line: int, loc: Loc, text: str) -> None:
+        if len(self.document.mistakes) >= MAX_MISTAKES:
+            raise _Refused(line, f"{MAX_MISTAKES} mistakes stand above, and this is one more; mend those first")
         self.document.mistakes.append(Mistake(line, dotted(loc), text))
 
 
 def _written_tag(tag: str) -> str:
     """!!int for YAML's own tags, whose long form few have seen."""
-    return tag.replace("tag:yaml.org,2002:", "!!")
+    return cut(tag.replace("tag:yaml.org,2002:", "!!"))
 
 
 def _read_int(text: str) -> int | None:

@@ -1,0 +1,100 @@
+"""What may reach a terminal, a picture, a spreadsheet or a JSON parser, whatever a record, a plugin or a file name holds.
+
+A registry may be merged from strangers and a trial may print anything: an escape sequence retitles a terminal, moves its
+cursor, or hides lines; a bidirectional override turns a name round. They are shown (`\\x1b`), never obeyed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+# Control characters but tab and newline (a carriage return only where it ends a line), line and paragraph separators,
+# what turns the direction of text or has no width, tags, halves of surrogate pairs.
+HIDDEN = re.compile(
+    "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
+)
+FORMULA = re.compile("[=+\\-@\t\r]")  # how a spreadsheet knows a cell that it computes, with commands of the system in it
+MAX_LABEL = 60  # characters
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would obey, or not show, written as Python escapes."""
+    return HIDDEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def one_line(value: object) -> str:
+    """A name or a word for one line of output: a newline in it must not look like a line of ours; `-` for nothing."""
+    if value is None:
+        return "-"
+    return visible(str(value)).replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def short_label(text: str, number: int) -> str:
+    """A name for one line of a picture: visible, cut where it is long, with a number that keeps cut names apart."""
+    shown = one_line(text[: 2 * MAX_LABEL])
+    return shown if len(shown) <= MAX_LABEL else f"{shown[:MAX_LABEL]}… #{number}"
+
+
+def finite(value: Any) -> Any:
+    """The value as strict JSON can say it: NaN and infinities, which JSON has not, are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(below) for key, below in value.items()}
+    return [finite(below) for below in value] if isinstance(value, list | tuple) else value
+
+
+def cell(value: Any) -> Any:
+    """The value for CSV: text that a spreadsheet would compute starts with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+class Visible(io.TextIOBase):
+    """A text stream before another one: what is written comes out visible, and encodable, on any terminal.
+
+    rich writes past it, to `rich_proxied_file`, for its own colours; its consoles here make each text visible themselves.
+    It has no `buffer`, so that nobody writes bytes past it by mistake.
+    """
+
+    def __init__(self, under: TextIO) -> None:
+        self.under = self.rich_proxied_file = under
+
+    def write(self, text: str, /) -> int:
+        shown = visible(text)
+        encoding = self.encoding or "utf-8"
+        self.under.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self.under, "encoding", None) or "utf-8"
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return getattr(self.under, "errors", None)
+
+    def flush(self) -> None:
+        self.under.flush()
+
+    def isatty(self) -> bool:
+        return self.under.isatty()
+
+    def fileno(self) -> int:
+        return self.under.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def visible_output() -> Iterator[None]:
+    """Put `Visible` before stdout and stderr."""
+    with contextlib.redirect_stdout(Visible(sys.stdout)), contextlib.redirect_stderr(Visible(sys.stderr)):
+        yield
