@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from harness.records import Attempt, Measurement, Outcome, Provenance, Trial
+from harness.registry import Registry
 
 MACHINE = "m-1"
 WHERE = Provenance(
@@ -44,3 +46,14 @@ def make_attempt(number: int, trial: Trial | None = None, where: Provenance = WH
     if given["status"] != "ok":
         given["measurements"] = outcome.get("measurements", ())
     return Attempt(f"{number:032x}", trial or make_trial(seed=number), Outcome(**given), where)
+
+
+def ids(registry: Registry) -> list[str]:
+    """Of all attempts that a fresh reader sees, sorted; a doubled attempt is there twice."""
+    return sorted(Registry.open(registry.path, create=False).table({"attempt_id"})["attempt_id"].to_pylist())
+
+
+def flip_a_bit(path: Path, at: int = 200) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)

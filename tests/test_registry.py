@@ -11,16 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from failing_disk import Stop, each_failure, raising
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from registry_samples import ACCURACY, MACHINE, WHERE, make_attempt, make_trial
+from registry_samples import ACCURACY, MACHINE, WHERE, flip_a_bit, ids, make_attempt, make_trial
 
 from harness.errors import DamagedError, HarnessError, RegistryError
 from harness.records import (
@@ -34,7 +35,7 @@ from harness.records import (
     Timing,
     Trial,
 )
-from harness.registry import Registry, TrialState, duck, folding, io, schema
+from harness.registry import Registry, TrialState, duck, io, schema
 from harness.registry.files import STALE_ELSEWHERE_S, STALE_S, this_process
 from harness.registry.reading import Reader
 from harness.registry.views import VIEWS
@@ -45,19 +46,8 @@ def registry(tmp_path: Path) -> Registry:
     return Registry.open(tmp_path / "registry")
 
 
-def ids(registry: Registry) -> list[str]:
-    """Of all attempts that a fresh reader sees, sorted; a doubled attempt is there twice."""
-    return sorted(Registry.open(registry.path, create=False).table({"attempt_id"})["attempt_id"].to_pylist())
-
-
 def loose_files(registry: Registry) -> list[Path]:
     return sorted((registry.path / "attempts").glob("*.parquet"))
-
-
-def flip_a_bit(path: Path, at: int = 200) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
 
 
 # Opening --------------------------------------------------------------------------------------------------------------
@@ -97,13 +87,6 @@ def test_opening_does_all_that_an_append_does_so_that_no_trial_starts_in_vain(re
 
     with pytest.raises(RegistryError, match=f"registry: cannot be written: {os.strerror(code)}; {mend}"):
         Registry.open(registry.path)
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: Any) -> Any:
-        raise error
-
-    return fail
 
 
 def test_a_folder_full_of_other_things_does_not_become_a_registry(tmp_path):
@@ -192,7 +175,7 @@ def test_every_float_is_kept_as_such_and_none_is_not_measured(value):
     """NaN is a result, null is the absence of one; Parquet and pandas love to mix them up."""
     attempt = make_attempt(1, measurements=(replace(ACCURACY, value=value),))
 
-    got = schema.decode(schema.encode_one(schema.to_row(attempt))).to_pylist()[0]["measurements"][0]["value"]
+    got = schema.decode(schema.encode_one(schema.to_table(attempt))).to_pylist()[0]["measurements"][0]["value"]
 
     assert repr(got) == repr(value)
 
@@ -250,7 +233,7 @@ GOLDEN_V1 = "0a7ca7f8f99526d66f78480e14a815400c07e695daf3fccb5d2f2f73b5faa151"
 
 def test_an_older_file_goes_through_each_up_cast_in_turn(monkeypatch):
     """With a version 3, a file of version 1 passes 1 -> 2 -> 3; no reader guesses."""
-    content = schema.encode_one(schema.to_row(make_attempt(1)))
+    content = schema.encode_one(schema.to_table(make_attempt(1)))
     passed = []
 
     def step(number: int) -> Callable[[pa.Table], pa.Table]:
@@ -340,47 +323,6 @@ def test_what_attempts_share_is_kept_once(registry):
 # What happens when the disk fails ---------------------------------------------------------------------------------------
 
 
-class Stop(BaseException):
-    """The process dies here: nothing after it runs, no handler of the registry may stop it."""
-
-
-def failing_at(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> list[str]:
-    """Let the number-th call of harness.registry.io raise; what was called so far."""
-    calls: list[str] = []
-
-    def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            calls.append(name)
-            if len(calls) == number or (isinstance(error, Stop) and len(calls) > number):
-                raise error
-            return real(*arguments)
-
-        return call
-
-    for name in io.OPERATIONS:
-        monkeypatch.setattr(io, name, wrap(name, getattr(io, name)))
-    return calls
-
-
-def each_failure(
-    error: BaseException, prepare: Callable[[int], Registry], act: Callable[[Registry], Any]
-) -> Iterator[Registry]:
-    """For n = 1, 2, ...: a fresh registry whose n-th disk call during `act` raises; ends when `act` needs fewer calls."""
-    for number in range(1, 1000):
-        registry = prepare(number)
-        with pytest.MonkeyPatch.context() as patch:
-            calls = failing_at(patch, number, error)
-            try:
-                act(registry)
-                done = len(calls) < number
-            except (RegistryError, Stop):
-                done = False
-        yield registry
-        if done:
-            return
-    raise AssertionError("never ended")
-
-
 def test_an_append_that_fails_at_any_disk_call_loses_nothing_and_can_be_repeated(tmp_path):
     """ENOSPC at call n for every n: the error is RegistryError, earlier records stay, and the retry succeeds."""
     (tmp_path / "blob").write_bytes(b"x")
@@ -413,25 +355,6 @@ def test_a_process_that_dies_at_any_disk_call_of_an_append_leaves_no_half_file(t
         reader = Registry.open(registry.path, create=False)
         assert sorted(reader.table()["attempt_id"].to_pylist()) in ([f"{1:032x}"], [f"{1:032x}", f"{2:032x}"])
         assert reader.warnings == []
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space"), Stop()], ids=["full", "killed"])
-def test_a_fold_that_stops_anywhere_loses_and_doubles_no_attempt(tmp_path, error):
-    """Each step of a fold leaves the registry whole for a reader that comes just then; a second fold finishes the work."""
-    expected = [f"{n:032x}" for n in range(4)]
-
-    def prepare(number: int) -> Registry:
-        registry = Registry.open(tmp_path / str(number))
-        for n in range(4):
-            registry.append(make_attempt(n))
-        return registry
-
-    for registry in each_failure(error, prepare, lambda r: r.fold("inv-1")):
-        assert ids(registry) == expected
-        Registry.open(registry.path).fold("inv-1")
-        assert ids(registry) == expected
-        # A file that could not be looked at is left for later; of one loose file there is nothing to gain.
-        assert len(Reader(registry._layout).entries()) <= 2
 
 
 # Many writers -----------------------------------------------------------------------------------------------------------
@@ -577,132 +500,6 @@ def test_tmp_files_of_dead_writers_are_swept_after_a_day_and_no_others(registry,
     registry.sweep()
 
     assert sorted(io.listdir(registry.path / "tmp")) == sorted([old["alive-old"], new["dead-new"]])
-
-
-# Folding ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_fold_takes_the_files_of_its_invocation_and_sorts_attempts_by_id(registry):
-    """Another process may be in the middle of its own."""
-    for number in (3, 1, 2):
-        registry.append(make_attempt(number))
-    registry.append(make_attempt(9, where=replace(WHERE, invocation="inv-2")))
-
-    name = registry.fold("inv-1")
-
-    folded = schema.decode((registry.path / "folded" / name).read_bytes())
-    assert folded["attempt_id"].to_pylist() == [f"{n:032x}" for n in (1, 2, 3)]
-    assert len(Reader(registry._layout).entries()) == 2
-    assert ids(registry) == [f"{n:032x}" for n in (1, 2, 3, 9)]
-
-
-def test_replaced_files_go_after_the_grace_time_and_not_before(registry):
-    """A reader may have listed them a moment ago."""
-    for number in range(3):
-        registry.append(make_attempt(number))
-    registry.fold("inv-1")
-
-    assert registry.remove_replaced() == 0
-    assert len(loose_files(registry)) == 3
-    assert registry.remove_replaced(grace_s=-1) == 3
-    assert loose_files(registry) == []
-    assert len(ids(registry)) == 3
-
-
-def test_a_reader_whose_listed_files_vanish_lists_again(registry):
-    """Even with the grace time over between listing and opening, every attempt is read once."""
-    for number in range(3):
-        registry.append(make_attempt(number))
-    reader = Reader(registry._layout)
-    entries = reader.entries
-
-    def list_then_lose_the_race() -> list[tuple[str, str]]:
-        reader.entries = entries
-        listed = entries()
-        registry.fold("inv-1")
-        registry.remove_replaced(grace_s=-1)
-        return listed
-
-    reader.entries = list_then_lose_the_race
-
-    assert len(reader.table()) == 3
-
-
-def test_a_damaged_folded_file_brings_the_files_back_that_it_replaced(registry):
-    """Until the grace time is over every row is there twice; then damage costs nothing."""
-    for number in range(3):
-        registry.append(make_attempt(number))
-    flip_a_bit(registry.path / "folded" / registry.fold("inv-1"))
-    reader = Registry.open(registry.path, create=False)
-
-    assert len(reader.table()) == 3
-    assert "damaged, its SHA-256 is not its name; moved to" in reader.warnings[0]
-
-
-def test_nothing_is_deleted_for_a_folded_file_that_is_damaged(registry):
-    """The index may say that it was healthy once; deletion looks again."""
-    for number in range(3):
-        registry.append(make_attempt(number))
-    path = registry.path / "folded" / registry.fold("inv-1")
-    ids(registry)  # fills the index
-    stat = path.stat()
-    flip_a_bit(path)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-    assert registry.remove_replaced(grace_s=-1) == 0
-    assert len(ids(registry)) == 3
-
-
-def test_a_damaged_manifest_hides_no_attempt(registry):
-    """Without it the loose files count again, and rows that stand twice are read once."""
-    for number in range(3):
-        registry.append(make_attempt(number))
-    registry.fold("inv-1")
-    (manifest,) = (registry.path / "manifests").glob("*.json")
-    flip_a_bit(manifest, 30)
-    reader = Registry.open(registry.path, create=False)
-
-    assert sorted(reader.table()["attempt_id"].to_pylist()) == [f"{n:032x}" for n in range(3)]
-    assert "damaged" in reader.warnings[0]
-
-
-def test_folds_of_folds_stand_for_what_the_first_ones_replaced(registry, monkeypatch):
-    """A loose file replaced by a fold that was itself replaced and deleted is not read again."""
-    monkeypatch.setattr(folding, "MAX_FOLDED", 1)
-    for invocation in ("inv-a", "inv-b"):
-        for number in range(2):
-            registry.append(make_attempt(number + 10 * (invocation == "inv-b"), where=replace(WHERE, invocation=invocation)))
-        registry.fold(invocation)
-
-    (entry,) = Reader(registry._layout).entries()
-    assert entry[0] == "folded"
-    assert len(ids(registry)) == 4
-    assert registry.remove_replaced(grace_s=-1) == 6
-    assert len(ids(registry)) == 4
-
-
-def test_two_that_fold_the_same_files_make_the_same_file(registry):
-    """So a race between them has no loser."""
-    for number in range(3):
-        registry.append(make_attempt(number))
-    reader = Reader(registry._layout)
-    entries = reader.entries()
-
-    names = {folding.fold_entries(Reader(registry._layout), registry._layout, order) for order in (entries, entries[::-1])}
-
-    assert len(names) == len(io.listdir(registry.path / "manifests")) == 1
-
-
-@pytest.mark.parametrize("then", [lambda r: r.fold("inv-0"), lambda r: Registry.open(r.path)], ids=["fold", "open"])
-def test_more_than_a_hundred_loose_files_are_compacted(registry, then):
-    """Small files are the main cost of a query: 100 of them cost more than a million rows in one. A killed run leaves many."""
-    for number in range(101):
-        registry.append(make_attempt(number, where=replace(WHERE, invocation=f"inv-{number}")))
-
-    then(registry)
-
-    assert len(Reader(registry._layout).entries()) == 1
-    assert len(ids(registry)) == 101
 
 
 # Damage -----------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
@@ -37,6 +38,18 @@ LOCKS = (
 )
 
 
+class BrokenIndex(Exception):
+    """An attached database file is damaged, gone, or of another version of DuckDB."""
+
+
+class Unfit(Exception):
+    """An attached database file and the tables beside it do not go together."""
+
+
+class Unbound(HarnessError):
+    """A query names a column or a function that is not there."""
+
+
 @contextlib.contextmanager
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """A fresh one, in memory: 15 ms, so a query uses one for both of its steps."""
@@ -55,14 +68,17 @@ def parse_select(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
 
     if len(sql) > MAX_SQL_CHARACTERS:
         raise HarnessError(f"query: {len(sql)} characters; at most {MAX_SQL_CHARACTERS}: pass long lists as parameters")
+    if not sql.isascii() and any("\ud800" <= c <= "\udfff" for c in sql):
+        raise HarnessError("query: it holds half a character; write it as UTF-8")
     try:
         statements = con.extract_statements(sql)
-    except duckdb.Error as exc:
-        raise HarnessError(f"query: {first_lines(exc)}") from exc
+        kinds = [statement.type for statement in statements]
+    except (duckdb.Error, ValueError) as exc:  # ValueError: a kind of statement that DuckDB's own Python side does not know
+        raise HarnessError(f"query: {first_lines(exc)}; write exactly one SELECT") from exc
     if len(statements) != 1:
         raise HarnessError(f"query: {len(statements)} statements; write exactly one SELECT")
-    if statements[0].type != duckdb.StatementType.SELECT:
-        kind = str(statements[0].type).rpartition(".")[2]
+    if kinds[0] != duckdb.StatementType.SELECT:
+        kind = str(kinds[0]).rpartition(".")[2]
         raise HarnessError(f"query: {kind} is refused: a query may only read; write one SELECT")
     # All rows, though there is one: duckdb 2 keeps a connection busy until a fetch finds nothing more.
     ((serialised,),) = con.execute("SELECT CAST(json_serialize_sql(CAST(? AS VARCHAR)) AS VARCHAR)", [sql]).fetchall()
@@ -82,30 +98,66 @@ def select(
     tables: Mapping[str, pa.Table],
     views: Mapping[str, str],
     timeout_s: float,
+    attached: Mapping[str, Path] | None = None,
+    unless: str = "",
 ) -> pa.Table:
     """Lock the connection, then run a SELECT over these tables and views; it is good for nothing else afterwards.
 
-    Raises HarnessError.
+    attached: database files of ours that views stand on, by the name of their catalog. unless: a SELECT that must find nothing.
+    Raises HarnessError, Unbound of it for an unknown name; BrokenIndex for such a file that cannot be read; Unfit.
     """
     import duckdb
 
-    for name, table in tables.items():
-        con.register(name, table)
-    for name, definition in views.items():
-        con.execute(f"CREATE VIEW {name} AS {definition}")
-    for lock in LOCKS:
-        con.execute(lock)
     with interrupted_after(con, timeout_s):
+        try:
+            attach(con, attached or {})
+            # Before anything of an attached file is looked at: who made it may have put views into it that read other files.
+            for lock in LOCKS:
+                con.execute(lock)
+            for name, table in tables.items():
+                con.register(name, table)
+            for name, definition in views.items():
+                con.execute(f"CREATE VIEW {name} AS {definition}")
+            if unless and con.execute(unless).fetchall():
+                raise Unfit
+        except duckdb.InterruptException as exc:
+            raise too_slow(timeout_s) from exc
+        except duckdb.Error as exc:
+            if attached:
+                raise BrokenIndex from exc
+            raise
         try:
             return fetch(con, sql, parameters)
         except duckdb.InterruptException as exc:
-            raise HarnessError(
-                f"query: stopped after {timeout_s:g} s; filter earlier, or raise the limit with --timeout"
-            ) from exc
+            raise too_slow(timeout_s) from exc
         except duckdb.OutOfMemoryException as exc:
             raise HarnessError(f"query: needs more than {MEMORY}; filter or aggregate before it sorts and joins") from exc
-        except duckdb.Error as exc:
+        except OSError as exc:  # Arrow's name for what goes wrong once rows are flowing
+            if "Interrupted" in str(exc):
+                raise too_slow(timeout_s) from exc
+            if attached:
+                raise BrokenIndex from exc
             raise HarnessError(f"query: {first_lines(exc)}") from exc
+        except (duckdb.IOException, duckdb.InternalException, duckdb.SerializationException, duckdb.FatalException) as exc:
+            if attached:
+                raise BrokenIndex from exc
+            raise HarnessError(f"query: {first_lines(exc)}") from exc
+        except duckdb.BinderException as exc:
+            raise Unbound(f"query: {first_lines(exc)}") from exc
+        except duckdb.Error as exc:
+            if attached and type(exc) is duckdb.Error:  # no kind of its own: duckdb 2 tells so of a checksum that is wrong
+                raise BrokenIndex from exc
+            raise HarnessError(f"query: {first_lines(exc)}") from exc
+
+
+def attach(con: duckdb.DuckDBPyConnection, files: Mapping[str, Path]) -> None:
+    for catalog, path in files.items():
+        quoted = str(path.absolute()).replace("'", "''")
+        con.execute(f"ATTACH '{quoted}' AS {catalog} (READ_ONLY)")
+
+
+def too_slow(timeout_s: float) -> HarnessError:
+    return HarnessError(f"query: stopped after {timeout_s:g} s; filter earlier, or raise the limit with --timeout")
 
 
 def fetch(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] | Mapping[str, object]) -> pa.Table:

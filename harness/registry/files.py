@@ -1,7 +1,8 @@
 """Where things lie in a registry, and how a file gets its name: written aside, flushed, linked, the folder flushed.
 
-A file in `attempts`, `folded`, `manifests`, `facts` and `blobs` is named by the SHA-256 of its content. So a retry is harmless,
-two writers cannot disagree, a merge is a union of names, and damage shows as a name that its content does not have.
+A file in `attempts`, `folded`, `manifests`, `facts`, `annotations` and `blobs` is named by the SHA-256 of its content. So a
+retry is harmless, two writers cannot disagree, a merge is a union of names, and damage shows as a name that its content does
+not have.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from harness.registry import io
 
-FOLDERS = ("attempts", "folded", "manifests", "blobs", "facts", "started", "tmp", "quarantine", "index")
+FORMAT = 1  # of the folder; what this program writes, and the newest that it reads
+FOLDERS = ("attempts", "folded", "manifests", "blobs", "facts", "annotations", "started", "tmp", "quarantine", "index")
 STALE_S = 24 * 3600.0
 # A process on another host cannot be looked up: what it left is stale only when no trial can still be running.
 STALE_ELSEWHERE_S = 7 * 24 * 3600.0
@@ -30,7 +32,8 @@ class Layout:
 
     attempts: <sha256>.parquet, loose, one row each.   folded: <sha256>.parquet, many rows each.
     manifests: <sha256>.json, which files a folded one replaces.   blobs: <sha256>.   facts: <sha256>.json.
-    started: <attempt id>.json, markers of what runs now.   tmp: files without their final name yet.
+    annotations: <sha256>.json, what people said of attempts.   started: <attempt id>.json, markers of what runs now.
+    tmp: files without their final name yet.
     quarantine: what failed its check; nothing there is ever read or deleted.   index: disposable.
     """
 

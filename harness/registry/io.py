@@ -6,6 +6,7 @@ All raise OSError as the system does; what an error means is decided by the call
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 22
 
 OPERATIONS = (
-    "create", "write", "fsync", "close", "link", "rename", "unlink", "mkdir", "fsync_dir",
-    "read", "read_regular", "read_chunks", "open_parquet", "size_and_time", "listdir",
+    "create", "write", "fsync", "close", "link", "rename", "unlink", "mkdir", "fsync_dir", "touch",
+    "read", "read_regular", "read_chunks", "open_parquet", "size_and_time", "mode", "listdir", "scan",
 )  # fmt: skip
 
 # What file systems without hard links answer (FAT, some network and overlay mounts).
@@ -74,24 +75,37 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def touch(path: Path) -> None:
+    """Make it new, so that who looks for what is long unused does not take it."""
+    os.utime(path)
+
+
 def read(path: Path) -> bytes:
-    return path.read_bytes()
+    """All of a plain file; a pipe or a device, which might never end, is an OSError."""
+    with os.fdopen(open_plain(path), "rb") as file:
+        return file.read()
 
 
 def read_regular(path: Path, limit_bytes: int) -> bytes:
     """At most limit_bytes + 1 bytes of a plain file: not through a symbolic link, never from a device or a pipe."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
+    with os.fdopen(open_plain(path, os.O_NOFOLLOW), "rb") as file:
         return file.read(limit_bytes + 1)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
-    """A file of any size, piece by piece."""
-    with path.open("rb") as file:
+    """A plain file of any size, piece by piece."""
+    with os.fdopen(open_plain(path), "rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
+
+
+def open_plain(path: Path, flags: int = 0) -> int:
+    """A descriptor for reading; it never waits for the other end of a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return fd
 
 
 def open_parquet(path: Path) -> pa.NativeFile:
@@ -107,9 +121,29 @@ def size_and_time(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def mode(path: Path) -> int:
+    """What lies there and who may use it, as `stat.S_ISREG` and its like ask; of a symbolic link, not of what it leads to."""
+    return path.lstat().st_mode
+
+
 def listdir(path: Path) -> list[str]:
     """Names in a folder, sorted; none where there is no folder."""
     try:
         return sorted(entry.name for entry in path.iterdir())
     except FileNotFoundError:
         return []
+
+
+def scan(path: Path) -> dict[str, tuple[int, int]]:
+    """The plain files of a folder: name -> bytes, and the time of the last change in nanoseconds since 1970.
+
+    A third of the cost of `listdir` and a `size_and_time` each. What vanishes meanwhile is left out.
+    """
+    found = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file(follow_symlinks=False):
+                    state = entry.stat()
+                    found[entry.name] = (state.st_size, state.st_mtime_ns)
+    return found

@@ -62,7 +62,7 @@ def left_behind(layout: Layout, unreadable: list[Path]) -> Iterator[Marker]:
         with contextlib.suppress(FileNotFoundError):  # ended, or swept by another process, while we look
             try:
                 marker = read_marker(path)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 unreadable.append(path)
                 continue
             if marker.is_left_behind():

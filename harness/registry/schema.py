@@ -7,9 +7,10 @@ that equal values are equal strings. Null is not measured; NaN and infinities ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from harness.identity import canonical
@@ -26,11 +27,14 @@ from harness.records import (
     Timing,
     Trial,
 )  # fmt: skip
+from harness.registry.sizing import row_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSION_KEY = "harness_schema_version"
+BYTES_KEY = "harness_rows_bytes"
+GROUP_BYTES = 32 << 20
 
 # Part of a trial's identity, and mappings: kept as canonical JSON.
 IDENTITY_JSON = ("method_params", "task_params", "net", "train", "budget", "tuning", "matched")
@@ -46,6 +50,18 @@ OUTCOME_INTEGERS = ("exit_code", "signal", "log_dropped_bytes")
 RESOURCE_SECONDS = ("wall_s", "solve_s", "cpu_s")
 RESOURCE_INTEGERS = ("peak_rss_bytes", "peak_device_bytes", "minor_faults", "params")
 
+# The members of what repeats, in the order of the file. A row holds each as a tuple in this order: Arrow converts a tuple in
+# half the time of a dict.
+METRIC = ("quantity", "part", "unit")
+DECLARED = (*METRIC, "better", "worst")
+MEASUREMENT = (*METRIC, "better", "value", "worst")
+SERIES = (*METRIC, "axis", "x", "y")
+CURVE = (*METRIC, "at", "value")
+TIMING = ("region", "wall_s", "cpu_s", "warmup", "stop_reason")
+AMOUNT = ("clock", "amount")
+DIAGNOSTIC = ("name", "value", "text")
+BLOB = ("name", "media_type", "sha256", "size_bytes")
+
 
 @cache
 def attempt_schema() -> pa.Schema:
@@ -58,10 +74,11 @@ def attempt_schema() -> pa.Schema:
         # Parquet's own name for what is in a list: with Arrow's ("item") each read would have to cast each list.
         return pa.list_(pa.field("element", of))
 
-    def structs(**members: pa.DataType) -> pa.DataType:
-        return lists(pa.struct(list(members.items())))
+    def structs(*names: str, **types: pa.DataType) -> pa.DataType:
+        """text, unless `types` says otherwise."""
+        return lists(pa.struct([(name, types.get(name, text)) for name in names]))
 
-    metric = {"quantity": text, "part": text, "unit": text}
+    amounts = structs(*AMOUNT, amount=real)
     return pa.schema(
         [
             ("attempt_id", text),
@@ -78,56 +95,69 @@ def attempt_schema() -> pa.Schema:
             *((name, real) for name in RESOURCE_SECONDS),
             *((name, whole) for name in RESOURCE_INTEGERS),
             ("worker_environment", text),
-            ("declared", structs(**metric, better=text, worst=real)),
-            ("measurements", structs(**metric, better=text, value=real, worst=real)),
-            ("series", structs(**metric, axis=text, x=lists(real), y=lists(real))),
-            ("curve", structs(**metric, at=structs(clock=text, amount=real), value=real)),
-            ("timings", structs(region=text, wall_s=lists(real), cpu_s=lists(real), warmup=whole, stop_reason=text)),
-            ("spent", structs(clock=text, amount=real)),
-            ("diagnostics", structs(name=text, value=real, text=text)),
-            ("blobs", structs(name=text, media_type=text, sha256=text, size_bytes=whole)),
+            ("declared", structs(*DECLARED, worst=real)),
+            ("measurements", structs(*MEASUREMENT, value=real, worst=real)),
+            ("series", structs(*SERIES, x=lists(real), y=lists(real))),
+            ("curve", structs(*CURVE, at=amounts, value=real)),
+            ("timings", structs(*TIMING, wall_s=lists(real), cpu_s=lists(real), warmup=whole)),
+            ("spent", amounts),
+            ("diagnostics", structs(*DIAGNOSTIC, value=real)),
+            ("blobs", structs(*BLOB, size_bytes=whole)),
         ]
     )
 
 
 @cache
-def attempt_struct() -> pa.DataType:
-    """A whole row as one Arrow type."""
+def column_names() -> tuple[str, ...]:
+    return tuple(attempt_schema().names)
+
+
+@lru_cache(maxsize=256)
+def attempt_struct(names: tuple[str, ...]) -> pa.DataType:
+    """A row of these columns as one Arrow type."""
     import pyarrow as pa
 
-    return pa.struct(list(attempt_schema()))
+    return pa.struct([attempt_schema().field(name) for name in names])
 
 
 # Attempt <-> row ----------------------------------------------------------------------------------------------------
 
 
+provenance_text, trial_text = attrgetter(*PROVENANCE_TEXT), attrgetter(*TRIAL_TEXT)
+trial_integers, identity_json = attrgetter(*TRIAL_INTEGERS), attrgetter(*IDENTITY_JSON)
+outcome_values = attrgetter(*OUTCOME_TEXT, *OUTCOME_INTEGERS)
+resource_values = attrgetter(*RESOURCE_SECONDS, *RESOURCE_INTEGERS)
+declared_members, measurement_members, blob_members = attrgetter(*DECLARED), attrgetter(*MEASUREMENT), attrgetter(*BLOB)
+series_members, timing_members = attrgetter(*SERIES), attrgetter(*TIMING)
+
+
 def to_row(attempt: Attempt) -> dict[str, Any]:
-    """The attempt as plain values, by column. Raises ValueError for an identity field that is no JSON (NaN in it, say)."""
+    """The attempt as plain values, by column; structs are tuples. Raises ValueError for an identity field that is no JSON."""
     trial, outcome, where = attempt.trial, attempt.outcome, attempt.provenance
-    row: dict[str, Any] = {"attempt_id": attempt.attempt_id, "git_dirty": where.git_dirty, "measure": list(trial.measure)}
-    row.update((name, getattr(where, name)) for name in PROVENANCE_TEXT)
-    row.update((name, getattr(trial, name)) for name in TRIAL_TEXT + TRIAL_INTEGERS)
-    row.update((name, to_json(getattr(trial, name))) for name in IDENTITY_JSON)
-    row.update((name, getattr(outcome, name)) for name in OUTCOME_TEXT + OUTCOME_INTEGERS)
-    row.update((name, getattr(outcome.resources, name)) for name in RESOURCE_SECONDS + RESOURCE_INTEGERS)
-    return row | {
+    row: dict[str, Any] = {"attempt_id": attempt.attempt_id}
+    row.update(zip(PROVENANCE_TEXT, provenance_text(where), strict=True))
+    row["git_dirty"] = where.git_dirty
+    row.update(zip(TRIAL_TEXT, trial_text(trial), strict=True))
+    row.update(zip(IDENTITY_JSON, map(to_json, identity_json(trial)), strict=True))
+    row.update(zip(TRIAL_INTEGERS, trial_integers(trial), strict=True))
+    row.update(zip(OUTCOME_TEXT + OUTCOME_INTEGERS, outcome_values(outcome), strict=True))
+    row.update(zip(RESOURCE_SECONDS + RESOURCE_INTEGERS, resource_values(outcome.resources), strict=True))
+    row |= {
+        "measure": list(trial.measure),
         "started_at": to_time(outcome.started_at),
         "limit_fired": outcome.limit,
         # Not part of any identity, and written by whoever runs the worker: NaN or a Path in it must not lose the attempt.
         "worker_environment": json.dumps(dict(outcome.environment), sort_keys=True, default=str),
-        "declared": [members(m, "quantity", "part", "unit", "better", "worst") for m in attempt.declared],
-        "measurements": [members(m, "quantity", "part", "unit", "better", "value", "worst") for m in outcome.measurements],
-        "series": [members(s, "quantity", "part", "unit", "axis", "x", "y") for s in outcome.series],
-        "curve": [members(p, "quantity", "part", "unit", "value") | {"at": to_amounts(p.at)} for p in outcome.curve],
-        "timings": [members(t, "region", "wall_s", "cpu_s", "warmup", "stop_reason") for t in outcome.timings],
-        "spent": to_amounts(outcome.spent),
+        "declared": [declared_members(m) for m in attempt.declared],
+        "measurements": [measurement_members(m) for m in outcome.measurements],
+        "series": [series_members(s) for s in outcome.series],
+        "curve": [(p.quantity, p.part, p.unit, list(p.at.items()), p.value) for p in outcome.curve],
+        "timings": [timing_members(t) for t in outcome.timings],
+        "spent": list(outcome.spent.items()),
         "diagnostics": [to_diagnostic(name, value) for name, value in outcome.diagnostics.items()],
-        "blobs": [members(b, "name", "media_type", "sha256", "size_bytes") for b in attempt.blobs],
+        "blobs": [blob_members(b) for b in attempt.blobs],
     }
-
-
-def members(value: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in names}
+    return row
 
 
 def to_json(value: Any) -> str | None:
@@ -142,13 +172,8 @@ def to_time(text: str) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def to_amounts(amounts: Mapping[str, float]) -> list[dict[str, Any]]:
-    return [{"clock": clock, "amount": amount} for clock, amount in amounts.items()]
-
-
-def to_diagnostic(name: str, value: float | str) -> dict[str, Any]:
-    is_text = isinstance(value, str)
-    return {"name": name, "value": None if is_text else value, "text": value if is_text else None}
+def to_diagnostic(name: str, value: float | str) -> tuple[str, float | None, str | None]:
+    return (name, None, value) if isinstance(value, str) else (name, value, None)
 
 
 def from_row(row: Mapping[str, Any]) -> Attempt:
@@ -186,42 +211,109 @@ def from_row(row: Mapping[str, Any]) -> Attempt:
 
 
 def readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for people and for JSON: its JSON text as values, its time as text."""
-    shown = {name: json.loads(v) if name in JSON_COLUMNS and v is not None else v for name, v in row.items()}
+    """A row for people and for JSON: its JSON text as values, its time as text. Text that is no JSON stays what it is."""
+    shown = {name: value_of(v) if name in JSON_COLUMNS and v is not None else v for name, v in row.items()}
     if row.get("started_at") is not None:
         shown["started_at"] = row["started_at"].isoformat(timespec="microseconds")
     return shown
 
 
+def value_of(text: str) -> Any:
+    """A record from elsewhere may hold anything, nested as deep as it likes."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 # Rows <-> Parquet ---------------------------------------------------------------------------------------------------
 
 
-def encode_one(row: Mapping[str, Any]) -> bytes:
-    """A loose file: one row, written for speed.
+def to_table(attempt: Attempt) -> pa.Table:
+    """One row, of those columns that hold something: not null, no empty list. `conform` puts the others back.
 
-    Dictionaries and statistics of a single row cost more time and bytes than the row, and help no reader.
+    Raises ValueError, TypeError or OverflowError for values that no column can hold; pyarrow's errors are among these.
     """
     import pyarrow as pa
 
+    row = to_row(attempt)
+    held = tuple(name for name in column_names() if row[name] is not None and row[name] != [])
     # As one struct array: half the time of Table.from_pylist, which converts column by column.
-    whole = pa.array([row], type=attempt_struct())
-    return to_parquet(pa.Table.from_struct_array(whole), compression="snappy", use_dictionary=False, write_statistics=False)
+    return pa.Table.from_struct_array(pa.array([tuple(row[name] for name in held)], type=attempt_struct(held)))
+
+
+def encode_one(row: pa.Table) -> bytes:
+    """A loose file, of one row of `to_table`, written for speed.
+
+    Dictionaries and statistics of a single row cost more time and bytes than the row, and help no reader. So do columns that
+    hold nothing: each column costs 10 us and 100 bytes.
+    """
+    return to_parquet(row, compression="snappy", use_dictionary=False, write_statistics=False)
 
 
 def encode_many(table: pa.Table) -> bytes:
-    """A folded file: many rows, written to be small and quick to query."""
-    return to_parquet(table, compression="zstd", use_dictionary=True, write_statistics=True)
+    """A folded file: many rows, written to be small and quick to query, in groups that can be read one by one."""
+    size_bytes = int(row_bytes(table).sum())
+    rows = group_rows(table.num_rows, size_bytes)
+    return encode_groups((table.slice(at, rows) for at in range(0, table.num_rows, rows)), size_bytes, table.schema)
+
+
+def group_rows(rows: int, size_bytes: int) -> int:
+    """How many rows of a folded file make a group. size_bytes: of all its rows, by `row_bytes`."""
+    return max(1, GROUP_BYTES * rows // max(1, size_bytes))
+
+
+def encode_groups(groups: Iterable[pa.Table], size_bytes: int, of: pa.Schema) -> bytes:
+    """The same, group by group: the rows of a large file need not all lie sorted in memory.
+
+    It says how many bytes its rows take there, so that who folds it again knows without reading it.
+    """
+    split, others = measured_leaves(of)
+    options = {"compression": "zstd", "compression_level": 3, "use_dictionary": others, "use_byte_stream_split": split}
+    return write_parquet(groups, of, {BYTES_KEY: str(size_bytes)}, **options)
+
+
+@lru_cache(maxsize=8)
+def measured_leaves(of: pa.Schema) -> tuple[list[str], list[str]]:
+    """Parquet's columns of what was measured, as doubles, and all the others.
+
+    A dictionary of measured numbers is as long as they are; byte by byte (their exponents, their leading digits, ...) they
+    compress to nearly half of that. `worst` is declared, and the same on every row.
+    """
+    import pyarrow as pa
+
+    found = [leaf for field in of for leaf in leaves(field.name, field.type)]
+    split = [path for path, kind in found if pa.types.is_floating(kind) and not path.endswith(".worst")]
+    return split, [path for path, _ in found if path not in split]
+
+
+def leaves(path: str, of: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Parquet's columns of a column, by path."""
+    import pyarrow as pa
+
+    if pa.types.is_list(of):
+        yield from leaves(f"{path}.list.element", of.value_type)
+    elif pa.types.is_struct(of):
+        for member in of:
+            yield from leaves(f"{path}.{member.name}", member.type)
+    else:
+        yield path, of
 
 
 def to_parquet(table: pa.Table, **options: Any) -> bytes:
+    return write_parquet([table], table.schema, {}, **options)
+
+
+def write_parquet(groups: Iterable[pa.Table], of: pa.Schema, notes: Mapping[str, str], **options: Any) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
     # The Arrow schema is not stored a second time (6 kB a file): `conform` restores what Parquet's own types do not say.
-    with pq.ParquetWriter(sink, table.schema, store_schema=False, **options) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({VERSION_KEY: str(SCHEMA_VERSION)})
+    with pq.ParquetWriter(sink, of, store_schema=False, **options) as writer:
+        for group in groups:
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+        writer.add_key_value_metadata({VERSION_KEY: str(SCHEMA_VERSION), **notes})
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
@@ -237,7 +329,12 @@ def decode(source: Any, columns: Iterable[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
+    source = pa.BufferReader(source) if isinstance(source, bytes) else source
+    with pq.ParquetFile(source) as file:
+        groups = range(file.metadata.num_row_groups)
+        rows, size = max(file.metadata.num_rows, sum(file.metadata.row_group(i).num_rows for i in groups)), source.size()
+        if rows > size:  # ids are told apart by more than a byte each; runs of nothing cost nothing, until they are unpacked
+            raise ValueError(f"{rows} rows in {size} bytes: this is no registry file")
         version = int((file.metadata.metadata or {}).get(VERSION_KEY.encode(), b"0"))
         if version > SCHEMA_VERSION:
             raise NewerSchema(version)
@@ -263,7 +360,10 @@ def upcast(table: pa.Table, version: int) -> pa.Table:
 
 
 def conform(table: pa.Table, columns: Iterable[str] | None = None) -> pa.Table:
-    """Exactly the columns of today's schema (or the named ones of it), in its order and types."""
+    """Exactly the columns of today's schema (or the named ones of it), in its order and types.
+
+    What a file does not have is null, or an empty list where the column holds lists: what is not there was not measured.
+    """
     import pyarrow as pa
 
     schema = attempt_schema()
@@ -272,13 +372,14 @@ def conform(table: pa.Table, columns: Iterable[str] | None = None) -> pa.Table:
         schema = pa.schema([field for field in schema if field.name in named])
     if table.schema.equals(schema):
         return table
-    return pa.Table.from_arrays([column_of(table, field) for field in schema], schema=schema)
+    present = dict(zip(table.column_names, table.columns, strict=True))
+    arrays = [column_of(present.get(field.name), table.num_rows, field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+def column_of(column: pa.ChunkedArray | None, rows: int, of: pa.DataType) -> pa.ChunkedArray | pa.Array:
     import pyarrow as pa
 
-    if field.name not in table.column_names:
-        return pa.nulls(table.num_rows, field.type)
-    column = table[field.name]
-    return column if column.type.equals(field.type) else column.cast(field.type)  # a cast to its own type copies all the same
+    if column is None:
+        return pa.array([[]] * rows, of) if pa.types.is_list(of) else pa.nulls(rows, of)
+    return column if column.type.equals(of) else column.cast(of)  # a cast to its own type copies all the same

@@ -15,18 +15,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import DamagedError, RegistryError
 from harness.records import Attempt, Blob, Outcome, Provenance, Trial
 from harness.registry import folding, io, markers, schema
-from harness.registry.files import FOLDERS, Layout, content_name, ensure_folder, owner, publish, quarantine, sweep_tmp
+from harness.registry.annotations import Annotation, Kind, publish_annotation
+from harness.registry.files import FOLDERS, FORMAT, Layout, content_name, ensure_folder, owner, publish, quarantine, sweep_tmp
 from harness.registry.reading import RELISTS, Changed, Entry, Reader
+from harness.registry.unfolded import Unfolded
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+    from harness.registry import collecting, merging, verifying
+
+T = TypeVar("T")
+
 MAX_BLOB_BYTES = 16 << 20
 QUERY_TIMEOUT_S = 60.0
 MAX_WARNINGS = 20
@@ -55,7 +60,10 @@ class TrialState:
 
 
 class Registry:
-    """A registry folder. path: where. warnings: what was met that is damaged or unreadable, for the caller to show."""
+    """A registry folder. path: where. warnings: what was met that is damaged or unreadable, for the caller to show.
+
+    restored: ids of attempts that this object had recorded, that were gone or damaged at a fold, and are there again.
+    """
 
     def __init__(self, path: Path) -> None:
         """Use `Registry.open`, which checks the folder first."""
@@ -63,13 +71,18 @@ class Registry:
         self._layout = Layout(path)
         self._reader = Reader(self._layout)
         self._kept_facts: set[tuple[str, ...]] = set()
-        self._wrote: dict[str, set[str]] = {}  # invocation -> names of the loose files that this process wrote
+        self._unfolded = Unfolded()
+        self.restored: list[str] = []
 
     @property
     def warnings(self) -> list[str]:
         found = self._reader.warnings
         more = len(found) - MAX_WARNINGS
         return found if more <= 0 else [*found[:MAX_WARNINGS], f"registry {self.path}: and {more} more warnings like these"]
+
+    def warn(self, text: str) -> None:
+        """One more of `warnings`: what a reader of its rows leaves out, and why."""
+        self._reader.warn(text)
 
     # Opening --------------------------------------------------------------------------------------------------------
 
@@ -101,9 +114,16 @@ class Registry:
             if not self._layout.format.exists():
                 publish(self._layout, json.dumps({"format": FORMAT, "min_reader": 1}).encode() + b"\n", self._layout.format)
             self._check_format()
+            self._flush_names()
             self._probe()
         except OSError as exc:
             raise self._error("cannot be written", exc) from exc
+
+    def _flush_names(self) -> None:
+        """Folders and FORMAT may be of a process that died before it flushed them; a power cut would take all in them."""
+        io.fsync_dir(self.path)
+        with contextlib.suppress(PermissionError):  # a folder above that we may not list, so have not made
+            io.fsync_dir(self.path.absolute().parent)
 
     def _refuse_strangers(self) -> None:
         """A folder full of other things is a mistyped --registry."""
@@ -156,16 +176,18 @@ class Registry:
         try:
             self._keep_facts(attempt.provenance)
             attempt = self._take_blobs(attempt, blob_files or {})
-            attempt, content = encode(attempt)
+            attempt, row, content = encode(attempt)
             name = content_name(content, ".parquet")
             publish(self._layout, content, self._layout / "attempts" / name)
-            self._wrote.setdefault(attempt.provenance.invocation, set()).add(name)
+            self._unfolded.add(attempt.provenance.invocation, name, row)
         except OSError as exc:
             raise self._error(f"cannot record attempt {attempt.attempt_id}", exc) from exc
         return attempt
 
     def _take_blobs(self, attempt: Attempt, files: Mapping[str, Path]) -> Attempt:
         """Store the artefacts; one that is missing or too large is left out and named in the log, never the attempt."""
+        if not attempt.outcome.blobs:
+            return attempt
         kept, refused = list(attempt.blobs), []
         for saved in attempt.outcome.blobs:
             name = str(saved["name"])
@@ -178,7 +200,9 @@ class Registry:
                 refused.append(f"harness: artefact {name!r} is left out: larger than {MAX_BLOB_BYTES >> 20} MiB\n")
                 continue
             blob = Blob(name, str(saved["media_type"]), content_name(content), len(content))
-            publish(self._layout, content, self._layout / "blobs" / blob.sha256)
+            path = self._layout / "blobs" / blob.sha256
+            renew(path)
+            publish(self._layout, content, path)
             kept.append(blob)
         outcome = replace(attempt.outcome, log=attempt.outcome.log + "".join(refused)) if refused else attempt.outcome
         return replace(attempt, blobs=tuple(kept), outcome=outcome)
@@ -194,8 +218,9 @@ class Registry:
             if content:
                 text = json.dumps({"kind": kind, "name": name, "facts": content}, sort_keys=True, default=str).encode()
                 path = self._layout / "facts" / content_name(text, ".json")
-                if not path.exists():
+                if not renew(path):
                     publish(self._layout, text, path)
+        io.fsync_dir(self._layout / "facts")  # also those that were there: who wrote them may have died before
         self._kept_facts.add(key)
 
     def begin(self, trial: Trial, provenance: Provenance, attempt_id: str | None = None) -> Path:
@@ -249,31 +274,96 @@ class Registry:
         rows = self._reader.table({"attempt_id", "trial_id", "invocation"}).to_pylist()
         return {row["attempt_id"] for row in rows} | {(row["trial_id"], row["invocation"]) for row in rows}
 
+    def annotate(self, attempts: Iterable[str], kind: Kind, reason: str, author: str) -> Annotation:
+        """Say of attempts (whole ids) that they are invalid or expected, or withdraw what was said; durable when this returns.
+
+        Raises RegistryError if the disk refuses; then nothing was said.
+        """
+        try:
+            before = [act for _, act in self._reader.acts()]
+            return publish_annotation(self._layout, before, attempts, kind, reason, author)
+        except OSError as exc:
+            raise self._error("cannot keep an annotation", exc) from exc
+
+    def merge(self, source: Path, dry_run: bool = False, progress: Callable[[int, int], None] | None = None) -> merging.Report:
+        """Take in all that another registry holds and this one does not; what was met. The other is only read.
+
+        progress: called with (files looked at, of how many). dry_run: nothing is written here either.
+        Raises RegistryError: the source is no registry that this harness reads, lies inside this one or around it, or the
+        disk refuses; what was taken in by then is whole, and the same call goes on from there.
+        """
+        from harness.registry import merging
+
+        merging.check_source(self.path, Path(source))
+        try:
+            return merging.merge(self._reader, self._layout, Layout(Path(source)), dry_run, progress)
+        except OSError as exc:
+            raise self._error(f"cannot take in {source}", exc) from exc
+
+    def verify(self, hands_off: bool = False) -> list[verifying.Finding]:
+        """Read every file and say what is wrong. Damaged files go to quarantine; hands_off: nothing in the folder changes."""
+        from harness.registry import verifying
+
+        return verifying.verify(self._layout, hands_off).findings
+
+    def garbage(self, grace_s: float = folding.GRACE_S) -> list[collecting.Garbage]:
+        """What is no longer needed and older than grace_s. Never a record. Raises RegistryError."""
+        from harness.registry import collecting
+
+        try:
+            return collecting.garbage(self._reader, self._layout, grace_s)
+        except OSError as exc:
+            raise self._error("cannot be looked through", exc) from exc
+
+    def collect(self, grace_s: float = folding.GRACE_S) -> list[collecting.Garbage]:
+        """Delete the same, each judged again at that moment; what went. Raises RegistryError."""
+        from harness.registry import collecting
+
+        try:
+            return collecting.collect(self._reader, self._layout, grace_s)
+        except OSError as exc:
+            raise self._error("cannot delete garbage", exc) from exc
+
     # Folding --------------------------------------------------------------------------------------------------------
 
     def fold(self, invocation: str) -> str | None:
-        """Put the loose files of one invocation into one file, then compact if there are too many loose ones.
+        """Put the loose files of one invocation into one file, then compact what has become too many.
 
-        Returns the name of the folded file, None where there was nothing to gain. Readers see every attempt once throughout.
-        Raises RegistryError if the disk refuses; the registry is whole then too.
+        What this object appended is taken from memory as far as it is kept there (16 MiB), and is folded even where its file
+        was deleted or damaged meanwhile: it was acknowledged.
+        Returns the name of the folded file (the last, where the rows are too many for one), None where there was nothing to
+        gain. Readers see every attempt once throughout. Raises RegistryError if the disk refuses; the registry is whole then
+        too.
         """
-        wrote = self._wrote.pop(invocation, None)
-        if wrote is not None:  # this process knows what it wrote; for another's files each must be read to tell
-            name = self._fold(lambda entries: [e for e in entries if e[1] in wrote])
+        written = self._unfolded.of(invocation)
+        if written is None:  # another process's: each file must be read to tell
+            made = self._folding(lambda: folding.fold_entries(self._reader, self._layout, self._files_of(invocation)))
         else:
-            name = self._fold(lambda entries: folding.entries_of(self._reader, entries, invocation))
+            made, restored = self._folding(lambda: folding.fold_written(self._reader, self._layout, written))
+            self._unfolded.forget(invocation)
+            self.restored += restored
         self.compact()
-        return name
+        return made[-1] if made else None
 
-    def compact(self) -> str | None:
-        """Put all loose files into one where there are more than 100, and all folded ones likewise; its name, or None."""
-        return self._fold(folding.too_many)
+    def _files_of(self, invocation: str) -> list[Entry]:
+        return folding.entries_of(self._reader, self._reader.entries(), invocation)
 
-    def _fold(self, choose: Callable[[Sequence[Entry]], Sequence[Entry]]) -> str | None:
+    def compact(self, everything: bool = False) -> folding.Compaction:
+        """Fold where there are too many loose files, or folded ones of one size; with `everything`, all that fits together.
+
+        `open` for writing and `fold` do the former. Raises RegistryError if the disk refuses; the registry is whole then too.
+        """
+        from harness.registry import index
+
+        done = self._folding(lambda: folding.compact(self._reader, self._layout, everything))
+        index.refresh(self._reader, self._layout)
+        return done
+
+    def _folding(self, fold: Callable[[], T]) -> T:
         try:
             for _ in range(RELISTS):
                 with contextlib.suppress(Changed):  # another process folds too, or damage was found: list anew
-                    return folding.fold_entries(self._reader, self._layout, choose(self._reader.entries()))
+                    return fold()
         except OSError as exc:
             raise self._error("cannot fold", exc) from exc
         raise RegistryError(f"registry {self.path}: its files change faster than they can be folded; try again")
@@ -300,10 +390,10 @@ class Registry:
         """
         from harness.registry.query import run_query
 
-        return run_query(self._reader, sql, parameters, timeout_s)
+        return run_query(self._reader, self._layout, sql, parameters, timeout_s)
 
     def states(self, machine: str) -> dict[str, TrialState]:
-        """trial_id -> what is known of it on this machine."""
+        """trial_id -> what is known of it on this machine. An attempt that is annotated as invalid is as if it never was."""
         columns = ("trial_id", "machine", "status", "started_at", "wall_s", "measurements", "series", "timings")
         by_trial: dict[str, list[dict[str, Any]]] = {}
         for row in self._rows_of(machine, columns):
@@ -311,7 +401,7 @@ class Registry:
         return {trial: state_of(rows) for trial, rows in by_trial.items()}
 
     def wall_times(self, machine: str) -> dict[str, float]:
-        """series_key -> median seconds of whole `ok` attempts on this machine: what the next one will take."""
+        """series_key -> median seconds of whole `ok` attempts on this machine, no invalid ones: what the next will take."""
         seconds: dict[str, list[float]] = {}
         for row in self._rows_of(machine, ("series_key", "machine", "status", "wall_s")):
             if row["status"] == "ok" and row["wall_s"] is not None:
@@ -323,20 +413,20 @@ class Registry:
 
         table = self._reader.table(columns)
         rows: list[dict[str, Any]] = table.filter(pc.equal(table["machine"], machine)).to_pylist()
-        return rows
+        invalid = {row["attempt_id"] for row in self.annotations().to_pylist() if row["annotation"] == "invalid"}
+        return [row for row in rows if row["attempt_id"] not in invalid]
 
     def find(self, prefix: str) -> list[dict[str, Any]]:
         """The attempts whose id, or whose trial's id, starts with prefix; newest first, all columns, JSON decoded."""
         import pyarrow.compute as pc
 
         ids = self._reader.table({"attempt_id", "trial_id"})
-        hits = pc.or_(pc.starts_with(ids["attempt_id"], prefix), pc.starts_with(ids["trial_id"], prefix))
+        hits = pc.or_kleene(pc.starts_with(ids["attempt_id"], prefix), pc.starts_with(ids["trial_id"], prefix))
         if not pc.any(hits).as_py():
             return []
         table = self._reader.table()
-        hits = pc.or_(pc.starts_with(table["attempt_id"], prefix), pc.starts_with(table["trial_id"], prefix))
-        rows = sorted(table.filter(hits).to_pylist(), key=newest, reverse=True)
-        return [schema.readable(row) for row in rows]
+        hits = pc.or_kleene(pc.starts_with(table["attempt_id"], prefix), pc.starts_with(table["trial_id"], prefix))
+        return self._readable(table.filter(hits))
 
     def attempts(self, **equal: str | int | None) -> list[dict[str, Any]]:
         """Whole attempts whose columns have these values (`attempts(suite="vision", status="failed")`), newest first.
@@ -349,7 +439,19 @@ class Registry:
         for column, value in equal.items():
             values = table[column]
             table = table.filter(values.is_null() if value is None else pc.equal(values, value))
-        return [schema.readable(row) for row in sorted(table.to_pylist(), key=newest, reverse=True)]
+        return self._readable(table)
+
+    def _readable(self, table: pa.Table) -> list[dict[str, Any]]:
+        """Rows for people, newest first, each with its `annotation` and `annotation_reason` (None where there is none)."""
+        said = {row["attempt_id"]: row for row in self.annotations().to_pylist()}
+        rows = [schema.readable(row) for row in sorted(table.to_pylist(), key=newest, reverse=True)]
+        for row in rows:
+            row.update({name: said.get(row["attempt_id"], {}).get(name) for name in ("annotation", "annotation_reason")})
+        return rows
+
+    def annotations(self) -> pa.Table:
+        """What people say of attempts, as far as it is in force; columns: `annotations.COLUMNS`, all text."""
+        return self._reader.annotations()
 
     def facts(self) -> list[dict[str, Any]]:
         """What attempts share: {"kind": "machine" | "environment" | "data", "name": the digest in the rows, "facts"}."""
@@ -370,13 +472,25 @@ class Registry:
         return content
 
 
-def encode(attempt: Attempt) -> tuple[Attempt, bytes]:
-    """The attempt as a loose file. One whose values no row can hold (text that is no Unicode, say) becomes a `failed` one.
+def renew(path: Path) -> bool:
+    """Whether a file is there; and that it is used again, for a collection of garbage that looks just then. Raises OSError."""
+    try:
+        io.touch(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # another user's in a registry that several share
+        return True
+    return True
+
+
+def encode(attempt: Attempt) -> tuple[Attempt, pa.Table, bytes]:
+    """The attempt, its row, its loose file. One whose values no row can hold (text that is no Unicode, say) becomes `failed`.
 
     It must not raise on what a plugin made: every attempt leaves a record, and the next trials have to go on.
     """
     try:
-        return attempt, schema.encode_one(schema.to_row(attempt))
+        row = schema.to_table(attempt)
+        return attempt, row, schema.encode_one(row)
     except (ValueError, TypeError, OverflowError) as exc:  # pyarrow's own errors are among these
         old = attempt.outcome
         told = Outcome(
@@ -387,7 +501,8 @@ def encode(attempt: Attempt) -> tuple[Attempt, bytes]:
             log_dropped_bytes=old.log_dropped_bytes,
         )
         failed = replace(attempt, outcome=told)
-        return failed, schema.encode_one(schema.to_row(failed))
+        row = schema.to_table(failed)
+        return failed, row, schema.encode_one(row)
 
 
 def printable(text: str) -> str:

@@ -12,13 +12,21 @@ from dataclasses import dataclass
 from harness.records import FAILURES
 from harness.registry.schema import attempt_schema
 
-ROWS = "_rows"  # the Arrow table that all views stand on; not for users: it holds only the columns that a query needs
+# What all views stand on, not for users: the attempts, with the columns that a query needs, and what people say of them.
+ROWS = "_rows"
+SAID = ("annotation", "annotation_reason")
+# The Arrow tables of which it is made: attempts that were read from their files, and the annotations in force.
+READ = "_read"
+NOTES = "_notes"
 FACTS = "_facts"
+
+# Beyond it squares overflow, and DuckDB then refuses the whole query.
+SQUARES = 1e150
 
 # On every row of the long tables: what names the attempt, and what people group and filter by.
 KEYS = (
-    "attempt_id", "trial_id", "series_key", "pair_key", "invocation", "suite", "machine", "kind", "track", "task", "method",
-    "role", "paper", "device", "dtype", "threads", "seed", "torch_version", "status", "started_at",
+    "attempt_id", "trial_id", "series_key", "pair_key", "invocation", "suite", "machine", "kind", "track", "task",
+    "task_params", "method", "role", "paper", "device", "dtype", "threads", "seed", "torch_version", "status", "started_at",
 )  # fmt: skip
 
 # What must agree before seeds are pooled.
@@ -30,76 +38,100 @@ POOLED = (
 
 @dataclass(frozen=True)
 class View:
-    """sql: a SELECT. columns: those of the attempts that it reads; None: all. uses: other views in it."""
+    """sql: a SELECT. columns: those of the attempts that it reads. uses: other views in it.
+
+    whole: it also passes on all other columns, so that it reads those that the query names.
+    """
 
     sql: str
-    columns: tuple[str, ...] | None
+    columns: tuple[str, ...]
     uses: tuple[str, ...] = ()
     summary: str = ""
+    whole: bool = False
 
 
 def long_table(column: str, select: str, summary: str) -> View:
     """A view with one row per element `e` of a list column."""
-    keys = ", ".join(KEYS)
+    keys = ", ".join((*KEYS, *SAID))
     sql = f"SELECT {keys}, {select} FROM (SELECT {keys}, unnest({column}) AS e FROM {ROWS})"
     return View(sql, (*KEYS, column), summary=summary)
 
 
+# The greatest (start, id) and not a window with a sort: of a million attempts a tenth of a second instead of half of one.
 LATEST = f"""
-SELECT * FROM {ROWS} WHERE status NOT IN ('interrupted', 'unsupported')
-QUALIFY row_number() OVER (
-    PARTITION BY series_key, machine ORDER BY started_at DESC NULLS LAST, attempt_id DESC) = 1
+SELECT * EXCLUDE (id) FROM {ROWS} SEMI JOIN (
+    SELECT max(struct_pack(started := coalesce(started_at, '-infinity'), attempt_id := attempt_id)).attempt_id AS attempt_id
+    FROM {ROWS} WHERE status NOT IN ('interrupted', 'unsupported') AND annotation IS DISTINCT FROM 'invalid'
+                      AND attempt_id IS NOT NULL
+    GROUP BY series_key, machine) USING (attempt_id)
 """
 
 # A failed attempt counts as `worst` for all that it owed: what it declares itself; in each part in which other attempts of
 # its task have that metric; and, where it declares nothing, what they have and it was to measure. Seconds have no `worst`:
 # a failed timing attempt is counted and left out.
+# The many wide texts that make a pool are compared once, an attempt each; after that a pool is a number, and so is the place of
+# an attempt in the order of start and id, by which the last word on a unit, a direction or a role is found without a sort.
 LEADERBOARD = f"""
-WITH latest AS (SELECT {", ".join(POOLED)}, attempt_id, role, paper, code_digest, started_at, status, measure,
-                       declared, measurements, timings FROM v_latest),
+WITH latest AS MATERIALIZED (
+    SELECT {", ".join(POOLED)}, attempt_id, role, paper, code_digest, status, measure, declared, timings,
+           row_number() OVER (ORDER BY started_at NULLS FIRST, attempt_id) AS place
+    FROM v_latest),
+pools AS MATERIALIZED (
+    SELECT {", ".join(POOLED)}, row_number() OVER () AS pool,
+           arg_max(struct_pack(role := role, paper := paper), place) AS said, list(place) AS places
+    FROM latest GROUP BY {", ".join(POOLED)}),
+members AS MATERIALIZED (
+    SELECT place, pool, attempt_id, status, code_digest
+    FROM (SELECT pool, unnest(places) AS place FROM pools) JOIN latest USING (place)),
+measured AS MATERIALIZED (
+    SELECT a.place, a.pool, m.quantity, m.part, m.unit, m.better, m.value, m.worst
+    FROM measurements AS m JOIN members AS a USING (attempt_id) WHERE a.status = 'ok'),
 known AS (
-    SELECT task, task_params, e.quantity AS quantity, e.part AS part, last(e.unit ORDER BY started_at) AS unit,
-           last(e.better ORDER BY started_at) AS better, last(e.worst ORDER BY started_at) AS worst
-    FROM (SELECT task, task_params, started_at, unnest(measurements) AS e FROM {ROWS} WHERE status = 'ok')
-    WHERE e.part <> 'resource' GROUP BY ALL),
+    SELECT p.task, p.task_params, m.quantity, m.part,
+           unnest(arg_max(struct_pack(unit := m.unit, better := m.better, worst := m.worst), m.place))
+    FROM measured AS m JOIN pools AS p USING (pool) WHERE m.part <> 'resource'
+    GROUP BY p.task, p.task_params, m.quantity, m.part),
 failed AS (SELECT * FROM latest WHERE status IN {FAILURES!r}),
-declared AS (SELECT attempt_id, e.* FROM (SELECT attempt_id, unnest(declared) AS e FROM failed)),
+declared AS (SELECT place, e.* FROM (SELECT place, unnest(declared) AS e FROM failed)),
 owed AS (
-    SELECT attempt_id, quantity, part, unit, better, worst FROM declared
+    SELECT place, quantity, part, unit, better, worst FROM declared
     UNION ALL
-    SELECT f.attempt_id, k.quantity, k.part, k.unit, k.better, CASE WHEN d.attempt_id IS NULL THEN k.worst ELSE d.worst END
+    SELECT f.place, k.quantity, k.part, k.unit, k.better, CASE WHEN d.place IS NULL THEN k.worst ELSE d.worst END
     FROM failed f JOIN known k ON k.task = f.task AND k.task_params IS NOT DISTINCT FROM f.task_params
-    LEFT JOIN declared d ON d.attempt_id = f.attempt_id AND d.quantity = k.quantity
-    WHERE f.kind = 'quality' AND (d.attempt_id IS NOT NULL OR (
+    LEFT JOIN declared d ON d.place = f.place AND d.quantity = k.quantity
+    WHERE f.kind = 'quality' AND (d.place IS NOT NULL OR (
         len(f.declared) = 0 AND (len(f.measure) = 0 OR list_contains(f.measure, k.quantity))))
     UNION ALL
-    SELECT attempt_id, unnest(measure), 'timing', 's', 'lower', NULL FROM failed WHERE kind = 'timing'),
+    SELECT place, unnest(measure), 'timing', 's', 'lower', NULL FROM failed WHERE kind = 'timing'),
 scores AS (
-    SELECT attempt_id, e.quantity AS quantity, e.part AS part, e.unit AS unit, e.better AS better, e.value AS score
-    FROM (SELECT attempt_id, unnest(measurements) AS e FROM latest WHERE status = 'ok') WHERE e.value IS NOT NULL
+    SELECT place, quantity, part, unit, better, value AS score FROM measured WHERE value IS NOT NULL
     UNION ALL
-    SELECT attempt_id, e.region, 'timing', 's', 'lower', list_median(e.wall_s)
-    FROM (SELECT attempt_id, unnest(timings) AS e FROM latest WHERE status = 'ok' AND kind = 'timing') WHERE len(e.wall_s) > 0
+    SELECT place, e.region, 'timing', 's', 'lower', list_median(e.wall_s)
+    FROM (SELECT place, unnest(timings) AS e FROM latest WHERE status = 'ok' AND kind = 'timing') WHERE len(e.wall_s) > 0
     UNION ALL
-    SELECT attempt_id, quantity, part, any_value(unit), any_value(better), max(worst)
-    FROM owed GROUP BY attempt_id, quantity, part)
-SELECT {", ".join(f"l.{name}" for name in POOLED)},
-       last(l.role ORDER BY l.started_at) AS role, last(l.paper ORDER BY l.started_at) AS paper,
-       s.quantity, s.part, s.unit, s.better,
-       count(*) FILTER (l.status = 'ok') AS n_ok, count(*) FILTER (l.status <> 'ok') AS n_failed,
-       count(*) FILTER (s.score IS NULL) AS n_left_out,
-       avg(s.score) AS mean,
-       CASE WHEN bool_and(isfinite(s.score)) THEN stddev_samp(CASE WHEN isfinite(s.score) THEN s.score END) END AS sd,
-       median(s.score) AS median, min(s.score) AS min, max(s.score) AS max,
-       count(DISTINCT l.code_digest) AS n_code_digests
-FROM scores s JOIN latest l USING (attempt_id)
-GROUP BY {", ".join(f"l.{name}" for name in POOLED)}, s.quantity, s.part, s.unit, s.better
-ORDER BY l.machine, l.task, s.quantity, s.part,
-         CASE WHEN s.better = 'higher' THEN -avg(s.score) ELSE avg(s.score) END NULLS LAST, l.method
+    SELECT place, quantity, part, any_value(unit), any_value(better), max(worst)
+    FROM owed GROUP BY place, quantity, part),
+summed AS (
+    SELECT a.pool, s.quantity, s.part, s.unit, s.better,
+           count(*) FILTER (a.status = 'ok') AS n_ok, count(*) FILTER (a.status <> 'ok') AS n_failed,
+           count(*) FILTER (s.score IS NULL) AS n_left_out,
+           avg(s.score) AS mean,
+           CASE WHEN bool_and(abs(s.score) < {SQUARES})
+                THEN stddev_samp(CASE WHEN abs(s.score) < {SQUARES} THEN s.score END) END AS sd,
+           median(s.score) AS median, min(s.score) AS min, max(s.score) AS max,
+           count(DISTINCT a.code_digest) AS n_code_digests
+    FROM scores s JOIN members a USING (place)
+    GROUP BY a.pool, s.quantity, s.part, s.unit, s.better)
+SELECT {", ".join(f"p.{name}" for name in POOLED)}, p.said.role AS role, p.said.paper AS paper, s.* EXCLUDE (pool)
+FROM summed AS s JOIN pools AS p USING (pool)
+ORDER BY p.machine, p.task, s.quantity, s.part,
+         CASE WHEN s.better = 'higher' THEN -s.mean ELSE s.mean END NULLS LAST, p.method
 """
 
 VIEWS = {
-    "attempts": View(f"SELECT * FROM {ROWS}", None, summary="one row an attempt; lists of what it measured"),
+    "attempts": View(
+        f"SELECT * EXCLUDE (id) FROM {ROWS}", (), summary="one row an attempt; lists of what it measured", whole=True
+    ),
     "measurements": long_table(
         "measurements", "e.quantity, e.part, e.unit, e.better, e.value, e.worst", "one row a number: metric or probe, part"
     ),
@@ -121,12 +153,14 @@ VIEWS = {
     "diagnostics": long_table("diagnostics", "e.name, e.value, e.text", "what methods logged; never ranked"),
     "blobs": long_table("blobs", "e.name, e.media_type, e.sha256, e.size_bytes", "one row an artefact, kept under blobs/"),
     "facts": View(f"SELECT * FROM {FACTS}", (), summary="machines, environments and data that attempts name; facts: JSON"),
-    "v_latest": View(LATEST, None, summary="the last attempt of each series on each machine that says something"),
+    "v_latest": View(
+        LATEST, ("series_key", "machine", "status", "started_at"),
+        summary="the last attempt of each series on each machine that says something", whole=True,
+    ),
     "v_leaderboard": View(
         LEADERBOARD,
-        (*POOLED, "attempt_id", "role", "paper", "series_key", "code_digest", "started_at", "status", "measure", "declared",
-         "measurements", "timings"),
-        uses=("v_latest",),
+        (*POOLED, "role", "paper", "code_digest", "measure", "declared", "timings"),
+        uses=("v_latest", "measurements"),
         summary="mean, sd, n ok, n failed over seeds by method, task, metric and part; failed ones count as `worst`",
     ),
 }  # fmt: skip
@@ -139,10 +173,54 @@ def with_uses(names: Iterable[str]) -> list[str]:
     return [name for name in sorted(VIEWS, key=lambda n: len(VIEWS[n].uses)) if name in needed]
 
 
-def columns_of(names: Iterable[str]) -> set[str]:
-    """The columns of the attempts that these views read."""
-    found: set[str] = set()
-    for name in names:
-        columns = VIEWS[name].columns
-        found |= set(attempt_schema().names if columns is None else columns)
+def columns_of(names: Iterable[str], named: Iterable[str] | None) -> set[str]:
+    """The columns of the attempts that these views read. named: those that the query names; None: all of them."""
+    views = [VIEWS[name] for name in with_uses(names)]
+    found = {"attempt_id"}.union(*(view.columns for view in views))
+    if any(VIEWS[name].whole for name in names):
+        known = set(attempt_schema().names)
+        found |= known if named is None else known & set(named)
     return found
+
+
+# Where the rows come from ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """The index as a source of rows. catalog: under which name it is attached. columns: what is asked of it.
+
+    lacking: whether some rows are not in it, but in READ.
+    """
+
+    catalog: str
+    columns: tuple[str, ...]
+    lacking: bool
+
+
+def rows_sql(index: Indexed | None, said: bool) -> str:
+    """ROWS. said: whether people said anything of attempts; a join with nothing is not free."""
+    rows = f"SELECT NULL::INTEGER AS id, * FROM {READ}"
+    if index is not None:
+        named = ", ".join(index.columns)
+        read = f" UNION ALL SELECT NULL::INTEGER, {named} FROM {READ}" if index.lacking else ""
+        rows = f"SELECT id, {named} FROM {index.catalog}.rows{read}"
+    if not said:
+        return f"SELECT *, {', '.join(f'NULL::VARCHAR AS {name}' for name in SAID)} FROM ({rows})"
+    return f"SELECT r.*, {', '.join(f'n.{name}' for name in SAID)} FROM ({rows}) AS r LEFT JOIN {NOTES} AS n USING (attempt_id)"
+
+
+def measurements_sql(index: Indexed) -> str:
+    """The view `measurements` over an index, which has them as a table of their own."""
+    keys, members = ", ".join((*KEYS, *SAID)), ("quantity", "part", "unit", "better", "value", "worst")
+    sql = f"""SELECT {keys}, {", ".join(f"m.{name}" for name in members)}
+        FROM {ROWS} JOIN {index.catalog}.measured AS m USING (id)"""
+    if not index.lacking:
+        return sql
+    return f"""{sql} UNION ALL SELECT {keys}, {", ".join(f"e.{name}" for name in members)} FROM {ROWS}
+        JOIN (SELECT attempt_id, unnest(measurements) AS e FROM {READ}) USING (attempt_id) WHERE id IS NULL"""
+
+
+def repeated_sql(index: Indexed) -> str:
+    """Finds something where an attempt that was read from its file is in the index too: then neither would be seen once."""
+    return f"SELECT 1 FROM {index.catalog}.rows SEMI JOIN {READ} USING (attempt_id) LIMIT 1"
