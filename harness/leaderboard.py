@@ -1,29 +1,43 @@
 """Leaderboards: attempts of one machine in, tables of methods with intervals out. Nothing is drawn here.
 
 Only attempts that agree on task, net, training, budget, device, dtype, threads and torch version share a board. An attempt
-that failed counts as the metric's declared `worst`; where none is declared it is left out, and the counts say so.
+that failed counts as the metric's declared `worst`; where none is declared it is left out, and the counts say so. An attempt
+that is annotated as `invalid` counts for nothing: the one before it is the latest.
+
+The work is columnar: SQL chooses the latest attempts and puts together those that agree in all but seed and numbers (an
+`Alike`); the numbers stay arrays until a row's statistics need them.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from harness.identity import canonical
 from harness.records import FAILURES
 from harness.registry import Registry
-from harness.stats import Interval, paired_interval, t_interval
+from harness.stats import Interval, paired_interval, safe_mean, t_interval
+from harness.strangers import MAX_SHOWN, read_json, strangeness
 
-# What a board needs of an attempt: curves, logs and raw samples are most of a row, and none of it.
-COLUMNS = (
-    "attempt_id", "pair_key", "kind", "method", "method_params", "role", "task", "task_params", "net", "train", "budget",
-    "matched", "device", "dtype", "threads", "torch_version", "machine", "status", "declared", "solve_s", "params",
-)  # fmt: skip
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Integers = NDArray[np.int64]
+    Reals = NDArray[np.float64]
+
 SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine")
+JSON_TEXT = ("method_params", "task_params", "net", "train", "budget", "matched")
+# Attempts that agree in these differ in seed and numbers only.
+ALIKE = (*SHARED, "matched", "method", "method_params", "role", "kind", "declared")
+# One number an attempt, in lists that go with the list of places.
+BY_PLACE = ("pairs", "outcomes", "solve_s", "params")
+OTHER, OK, FAILED, UNSUPPORTED = range(4)  # outcomes
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,48 @@ class Board:
     rows: tuple[Row, ...]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Latest attempts that agree in ALIKE. texts: what they agree in, JSON decoded. shared: those of a board, as they stand.
+
+    places: the attempts' numbers among all, in the order of their ids; ascending.
+    """
+
+    texts: Mapping[str, Any]
+    shared: tuple[Any, ...]
+    places: Integers
+
+    @property
+    def first(self) -> int:
+        return int(self.places[0])
+
+    @property
+    def last(self) -> int:
+        return int(self.places[-1])
+
+    @property
+    def is_quality(self) -> bool:
+        return bool(self.texts["kind"] == "quality")
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What boards are made of. groups: in the order of their first attempts. The arrays: one number a place.
+
+    pairs: the number of the attempt's pair key, in the order of the keys. solve_s, params: NaN where not measured.
+    values: by metric, of the test part of ok attempts; NaN where there is none.
+    timings: place -> (region, median seconds) of ok attempts.
+    """
+
+    groups: Sequence[Alike]
+    pairs: Integers
+    outcomes: Integers
+    solve_s: Reals
+    params: Reals
+    values: Mapping[str, Reals]
+    timings: Mapping[int, Sequence[tuple[str, float]]]
+
+
 def make_leaderboards(
     registry: Registry, trial_ids: Iterable[str] | None, machine: str, baseline: str | None = None
 ) -> list[Board]:
@@ -76,172 +132,362 @@ def make_leaderboards(
     baseline: full reference of the method that the others are compared with; None: the one that trials were matched to,
     else the first baseline by name.
     """
-    attempts = latest_attempts(registry, trial_ids, machine)
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for attempt in attempts:
-        groups.setdefault(canonical([shared_part(attempt, name) for name in SHARED]), []).append(attempt)
-    boards = [make_board(group, baseline) for _, group in sorted(groups.items())]
+    latest = read_latest(registry, trial_ids, machine)
+    if latest is None:
+        return []
+    keys: dict[tuple[Any, ...], str] = {}  # a key is long, and most groups of a board have the same texts
+    by_board: dict[str, list[Alike]] = {}
+    for group in latest.groups:
+        if group.shared not in keys:
+            keys[group.shared] = canonical([shared_part(group, name) for name in SHARED])
+        by_board.setdefault(keys[group.shared], []).append(group)
+    boards = [make_board(groups, latest, baseline) for _, groups in sorted(by_board.items())]
     return with_task_labels([b for b in boards if b is not None])
 
 
 def with_task_labels(boards: Sequence[Board]) -> list[Board]:
     """Where several boards are of one task, the parameters in which they differ are part of its label."""
+    by_task: dict[str, list[Board]] = {}
+    for board in boards:
+        by_task.setdefault(board.shared["task"], []).append(board)
     labelled = []
     for board in boards:
-        same = [b.shared["task_params"] or {} for b in boards if b.shared["task"] == board.shared["task"]]
+        same = [b.shared["task_params"] or {} for b in by_task[board.shared["task"]]]
         own = board.shared["task_params"] or {}
         varying = [f"{k}={v}" for k, v in own.items() if len({canonical(p.get(k)) for p in same}) > 1]
         labelled.append(replace(board, task=board.task + (f"({', '.join(varying)})" if varying else "")))
     return labelled
 
 
-def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine: str) -> list[dict[str, Any]]:
-    """Attempts as dicts, measurements of the test part under "values".
+# The latest attempts ---------------------------------------------------------------------------------------------------
 
-    Interrupted ones are left out; `unsupported` is the last word on a trial only where there is no other.
-    """
-    chosen = "" if trial_ids is None else "AND trial_id IN (SELECT unnest($ids))"
+# One statement, so that all of it is of one moment; its three results are lists of structs in one row, and stay columns.
+# Interrupted and invalid attempts are left out; `unsupported` is the last word on a trial only where there is no other.
+# Only ids and places are kept for the joins: the wide texts pass through once, into the grouping.
+LATEST = f"""
+WITH latest AS MATERIALIZED (
+    SELECT attempt_id, row_number() OVER (ORDER BY attempt_id) - 1 AS place
+    FROM (SELECT coalesce(max(attempt_id) FILTER (status <> 'unsupported'), max(attempt_id)) AS attempt_id
+          FROM attempts
+          WHERE machine = $machine AND status <> 'interrupted' AND annotation IS DISTINCT FROM 'invalid' {{chosen}}
+          GROUP BY {{key}})),
+groups AS (
+    SELECT {", ".join(ALIKE)}, list(place) AS places, list(pair_key) AS pairs,
+           list(solve_s) AS solve_s, list(params) AS params,
+           list(CASE WHEN status = 'ok' THEN {OK} WHEN status IN {FAILURES!r} THEN {FAILED}
+                     WHEN status = 'unsupported' THEN {UNSUPPORTED} ELSE {OTHER} END) AS outcomes
+    FROM attempts JOIN latest USING (attempt_id) GROUP BY {", ".join(ALIKE)}),
+scores AS (
+    SELECT quantity, list(place) AS places, list(value) AS "values"
+    FROM measurements JOIN latest USING (attempt_id) WHERE part = 'test' AND value IS NOT NULL GROUP BY quantity),
+regions AS (
+    SELECT place, region, median(sample_wall_s) AS median_s
+    FROM timings JOIN latest USING (attempt_id) WHERE status = 'ok' GROUP BY place, region)
+SELECT (SELECT list(g) FROM groups g) AS groups, (SELECT list(s) FROM scores s) AS scores,
+       (SELECT list(r ORDER BY place, region) FROM regions r) AS regions
+"""
+
+
+def read_latest(registry: Registry, trial_ids: Iterable[str] | None, machine: str) -> Latest | None:
+    """The latest attempt of each of these trials, or of each series; None where there is none."""
     parameters: dict[str, Any] = {"machine": machine}
-    if trial_ids is not None:
+    if trial_ids is None:
+        sql = LATEST.format(key="series_key", chosen="")
+    else:
+        sql = LATEST.format(key="trial_id", chosen="AND trial_id IN (SELECT unnest($ids))")
         parameters["ids"] = sorted(trial_ids)
-    rows: list[dict[str, Any]] = registry.query(
-        f"""
-        SELECT {", ".join(COLUMNS)}, [m FOR m IN measurements IF m.part = 'test'] AS measured,
-               [{{'region': t.region, 'median_s': list_median(t.wall_s)}} FOR t IN timings] AS timings
-        FROM attempts WHERE machine = $machine AND status <> 'interrupted' {chosen}
-        QUALIFY row_number() OVER (PARTITION BY {"series_key" if trial_ids is None else "trial_id"}
-                                   ORDER BY status = 'unsupported', attempt_id DESC) = 1
-        ORDER BY attempt_id
-        """,
-        parameters,
-    ).to_pylist()
-    for row in rows:
-        for name in ("method_params", "task_params", "net", "train", "budget", "matched"):
-            row[name] = json.loads(row[name]) if row[name] else None
-        row["values"] = {m["quantity"]: m["value"] for m in row.pop("measured") or []}
-    return rows
+    found = registry.query(sql, parameters)
+    lists = elements(found, "groups")
+    if not len(lists):
+        return None
+    places = flat(lists, "places")
+    pairs, outcomes, solve_s, params = (by_place(places, flat(lists, name), len(places)) for name in BY_PLACE)
+    timings: dict[int, list[tuple[str, float]]] = {}
+    for region in elements(found, "regions").to_pylist():
+        timings.setdefault(region["place"], []).append((region["region"], region["median_s"]))
+    groups = without_strange(read_groups(lists), registry)
+    values = read_values(elements(found, "scores"), outcomes == OK)
+    return Latest(groups, pairs, outcomes, solve_s, params, values, timings)
 
 
-def shared_part(attempt: Mapping[str, Any], name: str) -> Any:
-    """What a board's attempts have in common; for a matched one, net and training of the baseline that it was matched to."""
-    if name in ("net", "train") and attempt["matched"]:
-        return attempt["matched"][name]
-    return attempt[name]
+def without_strange(groups: Sequence[Alike], registry: Registry) -> list[Alike]:
+    """The groups whose texts have the shape that all below relies on; of the others a warning each."""
+    kept = []
+    for group in groups:
+        if why := strangeness(group.texts):
+            method, task = (str(group.texts[name])[:MAX_SHOWN] for name in ("method", "task"))
+            registry.warn(
+                f"{len(group.places)} attempts of method {method!r} on task {task!r} are left out of leaderboards: {why}, "
+                "which no harness writes; `harness annotate --where SQL --invalid REASON` takes them out for good"
+            )
+        else:
+            kept.append(group)
+    return kept
 
 
-def make_board(attempts: Sequence[Mapping[str, Any]], wanted: str | None = None) -> Board | None:
-    """None where no quality attempt of the group declares a metric."""
-    quality = [a for a in attempts if a["kind"] == "quality"]
-    metrics = declared_metrics(quality)
+def elements(found: pa.Table, name: str) -> pa.StructArray:
+    """The structs of the list in a column's only row."""
+    return found[name].combine_chunks().flatten()
+
+
+def flat(found: pa.StructArray, name: str) -> NDArray[Any]:
+    """What the lists of a column hold, one after the other."""
+    return numbers(found.field(name).flatten())
+
+
+def by_place(places: Integers, values: NDArray[Any], size: int) -> NDArray[Any]:
+    """The values in the order of their places; NaN where a place has none."""
+    import numpy as np
+
+    found = np.full(size, np.nan) if len(places) < size else np.empty(size, values.dtype)
+    found[places] = values
+    return found
+
+
+def read_groups(found: pa.StructArray) -> list[Alike]:
+    """In the order of their first attempts."""
+    import numpy as np
+
+    columns = {name: found.field(name).to_pylist() for name in ALIKE}
+    shared = zip(*(columns[name] for name in (*SHARED, "matched")), strict=True)
+    places = [np.sort(each) for each in split(flat(found, "places"), found.field("places"))]
+    groups = [Alike(*parts) for parts in zip(decoded(columns), shared, places, strict=True)]
+    return sorted(groups, key=lambda group: group.first)
+
+
+def decoded(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of these columns. Each JSON text is read once, as most share net and training: nobody may change what it becomes."""
+    known: dict[str | None, Any] = {"": None, None: None}
+
+    def read(text: str | None) -> Any:
+        if text not in known:
+            known[text] = read_json(text or "")
+        return known[text]
+
+    read_columns = [map(read, values) if name in JSON_TEXT else values for name, values in columns.items()]
+    return (dict(zip(columns, row, strict=True)) for row in zip(*read_columns, strict=True))
+
+
+def numbers(values: pa.Array) -> NDArray[Any]:
+    """NaN for null. Of texts: their numbers in the order of all that there are; each null has one of its own."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not pa.types.is_string(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    encoded = values.dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    rank = {text: number for number, text in enumerate(sorted(texts))}
+    codes = encoded.indices.fill_null(-1).to_numpy()
+    found: Integers = np.array([*(rank[text] for text in texts), 0], np.int64)[codes]
+    found[codes < 0] = len(texts) + np.arange((codes < 0).sum())
+    return found
+
+
+def split(values: NDArray[Any], lists: pa.ListArray) -> list[NDArray[Any]]:
+    """The flat values of a list column as one array a list; no copies."""
+    offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
+    return [values[start:end] for start, end in itertools.pairwise(offsets.tolist())]
+
+
+def read_values(found: pa.StructArray, ok: NDArray[np.bool_]) -> dict[str, Reals]:
+    """By metric, one value a place; NaN for what is not ok."""
+    import numpy as np
+
+    if not len(found):
+        return {}
+    places, values = (split(flat(found, name), found.field(name)) for name in ("places", "values"))
+    names = found.field("quantity").to_pylist()
+    return {name: np.where(ok, by_place(places[i], values[i], len(ok)), np.nan) for i, name in enumerate(names)}
+
+
+# Boards ----------------------------------------------------------------------------------------------------------------
+
+
+def shared_part(group: Alike, name: str) -> Any:
+    """What a board's attempts have in common; for matched ones, net and training of the baseline that they were matched to."""
+    if name in ("net", "train") and group.texts["matched"]:
+        return group.texts["matched"][name]
+    return group.texts[name]
+
+
+@dataclass(frozen=True)
+class Method:
+    """All that one board holds of one method. groups: in the order of their first attempts.
+
+    places: of its quality attempts, ascending; pairs, ok, failed: of each of these, as in `Latest`.
+    paired_once: whether no two of them share a pair.
+    """
+
+    label: str
+    groups: Sequence[Alike]
+    places: Integers
+    pairs: Integers
+    ok: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+    paired_once: bool
+
+    @property
+    def ref(self) -> str:
+        return str(self.groups[0].texts["method"])
+
+    @property
+    def role(self) -> str:
+        return str(self.groups[0].texts["role"])
+
+
+def make_board(groups: Sequence[Alike], latest: Latest, wanted: str | None = None) -> Board | None:
+    """None where no quality attempt of these declares a metric. groups: in the order of their first attempts."""
+    quality = [g for g in groups if g.is_quality]
+    metrics, worst = declared_metrics(quality), worst_values(quality)
     if not metrics:
         return None
-    first = metrics[0]
-    worst = {d["quantity"]: d["worst"] for a in quality for d in a["declared"] or []}
-    names = method_labels(attempts)
-    by_method: dict[str, list[Mapping[str, Any]]] = {}
-    for a in attempts:
-        by_method.setdefault(names[method_identity(a)], []).append(a)
-    baseline = choose_baseline(by_method, wanted)
-    scores = {m: scored(group, first.name, worst.get(first.name)) for m, group in by_method.items()}
-    rows = [make_row(m, group, metrics, scores, baseline, worst) for m, group in by_method.items()]
-    rows.sort(key=lambda r: order(r, first))
-    shared = {name: shared_part(attempts[0], name) for name in SHARED}
-    return Board(str(shared["task"]).rpartition("/")[2], shared, first, tuple(metrics[1:]), baseline, tuple(rows))
+    methods = methods_of(groups, latest)
+    baseline = choose_baseline(methods, wanted)
+    scores = {m.label: by_pair(*scored(m, metrics[0], latest, worst)) for m in methods}
+    against = dict(sorted(scores.get(baseline, {}).items()))
+    rows = [make_row(m, metrics, scores[m.label], {} if m.label == baseline else against, worst, latest) for m in methods]
+    rows.sort(key=lambda r: order(r, metrics[0]))
+    shared = {name: shared_part(groups[0], name) for name in SHARED}
+    return Board(str(shared["task"]).rpartition("/")[2], shared, metrics[0], tuple(metrics[1:]), baseline, tuple(rows))
 
 
-def choose_baseline(by_method: Mapping[str, Sequence[Mapping[str, Any]]], wanted: str | None) -> str:
+def methods_of(groups: Sequence[Alike], latest: Latest) -> list[Method]:
+    """In the order of their first attempts."""
+    uses = [method_use(g) for g in groups]
+    identities = [canonical(use) for use in uses]
+    labels = method_labels(dict(zip(identities, uses, strict=True)))
+    by_label: dict[str, list[Alike]] = {}
+    for identity, group in zip(identities, groups, strict=True):
+        by_label.setdefault(labels[identity], []).append(group)
+    return [method_of(label, same, latest) for label, same in by_label.items()]
+
+
+def method_of(label: str, groups: Sequence[Alike], latest: Latest) -> Method:
+    """Its quality attempts in one piece, in the order of their ids."""
+    import numpy as np
+
+    nothing = groups[0].places[:0]  # of a method that was only timed
+    places = np.sort(np.concatenate([nothing, *(g.places for g in groups if g.is_quality)]))
+    pairs, outcomes = latest.pairs[places], latest.outcomes[places]
+    once = len(set(pairs.tolist())) == len(pairs)
+    return Method(label, groups, places, pairs, outcomes == OK, outcomes == FAILED, once)
+
+
+def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
     """The label of the method that the others are compared with; "" where there is none."""
-    matched = next((a["matched"]["to"] for group in by_method.values() for a in group if a["matched"]), None)
+    matched = next((g.texts["matched"]["to"] for m in methods for g in m.groups if g.texts["matched"]), None)
     for ref in (wanted, matched):
-        for label, group in by_method.items():
-            if ref is not None and group[0]["method"] == ref:
-                return label
-    return min((label for label, group in by_method.items() if group[0]["role"] == "baseline"), default="")
+        for method in methods:
+            if ref is not None and method.ref == ref:
+                return method.label
+    return min((m.label for m in methods if m.role == "baseline"), default="")
 
 
-def declared_metrics(attempts: Sequence[Mapping[str, Any]]) -> list[Metric]:
+def declared_metrics(quality: Iterable[Alike]) -> list[Metric]:
     """The metrics that the attempts owe, the ranked ones first, in the order of the first attempt that declares them."""
     seen: dict[str, Metric] = {}
-    for attempt in attempts:
-        for d in attempt["declared"] or []:
+    for group in quality:
+        for d in group.texts["declared"] or []:
             seen.setdefault(d["quantity"], Metric(d["quantity"], d["unit"], d["better"]))
     return sorted(seen.values(), key=lambda m: m.better == "neither")  # stable: otherwise as the suite or the task orders them
 
 
-def method_identity(attempt: Mapping[str, Any]) -> str:
-    matched = attempt["matched"]
+def worst_values(quality: Iterable[Alike]) -> dict[str, float | None]:
+    """What a failure counts as, by metric; the last attempt's word."""
+    return {d["quantity"]: d["worst"] for group in sorted(quality, key=lambda g: g.last) for d in group.texts["declared"] or []}
+
+
+def method_use(group: Alike) -> tuple[str, dict[str, Any]]:
+    """A method with its parameters, but for the one that was matched: it follows from the baseline."""
+    matched = group.texts["matched"]
     hidden = matched["where"].removeprefix("method.") if matched and matched["where"].startswith("method.") else None
-    params = {k: v for k, v in (attempt["method_params"] or {}).items() if k != hidden}
-    return canonical([attempt["method"], params])
+    return group.texts["method"], {k: v for k, v in (group.texts["method_params"] or {}).items() if k != hidden}
 
 
-def method_labels(attempts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def method_labels(uses: Mapping[str, tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Bare names; the parameters that vary between uses of one method, and the distribution of equal names, are added."""
-    uses = {method_identity(a): json.loads(method_identity(a)) for a in attempts}
     by_name: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     for key, (ref, params) in uses.items():
         by_name.setdefault(ref.rpartition("/")[2], []).append((key, ref, params))
     labels = {}
     for name, same in by_name.items():
         refs = {ref for _, ref, _ in same}
-        varying = [k for k in same[0][2] if len({canonical(p.get(k)) for _, _, p in same}) > 1]
+        varying = [k for k in same[0][2] if len(same) > 1 and len({canonical(p.get(k)) for _, _, p in same}) > 1]
         for key, ref, params in same:
             shown = ", ".join(f"{k}={params[k]}" for k in varying if k in params)
             labels[key] = (ref if len(refs) > 1 else name) + (f"({shown})" if shown else "")
     return labels
 
 
-def scored(attempts: Iterable[Mapping[str, Any]], metric: str, worst: float | None) -> dict[str, float]:
-    """The metric by pair key; failures count as `worst` where there is one."""
-    found = {}
-    for a in attempts:
-        if a["kind"] != "quality":
-            continue
-        value = a["values"].get(metric) if a["status"] == "ok" else (worst if a["status"] in FAILURES else None)
-        if value is not None and math.isfinite(value):
-            found[a["pair_key"]] = value
-    return found
+def scored(method: Method, metric: Metric, latest: Latest, worst: Mapping[str, float | None]) -> tuple[Integers, Reals]:
+    """The metric by attempt, with the pair of each; failures count as `worst` where there is one."""
+    import numpy as np
+
+    values, bound = latest.values.get(metric.name), worst.get(metric.name)
+    scores = np.full(len(method.places), np.nan) if values is None else values[method.places]
+    if bound is not None:
+        scores[method.failed] = bound
+    finite = np.isfinite(scores)
+    return method.pairs[finite], scores[finite]
+
+
+def by_pair(pairs: Integers, scores: Reals) -> dict[int, float]:
+    """Of two attempts of one pair the later counts."""
+    return dict(zip(pairs.tolist(), scores.tolist(), strict=True))
+
+
+def mean_of(method: Method, pairs: Integers, scores: Reals) -> float:
+    return safe_mean(scores.tolist() if method.paired_once else list(by_pair(pairs, scores).values()))
 
 
 def make_row(
-    method: str, attempts: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], scores: Mapping[str, Mapping[str, float]],
-    baseline: str, worst: Mapping[str, float | None],
+    method: Method, metrics: Sequence[Metric], own: Mapping[int, float], against: Mapping[int, float],
+    worst: Mapping[str, float | None], latest: Latest,
 ) -> Row:  # fmt: skip
-    quality = [a for a in attempts if a["kind"] == "quality"]
-    own = scores[method]
-    n_ok = sum(a["status"] == "ok" for a in quality)
-    others = {m.name: fmean(v) for m in metrics[1:] if (v := list(scored(attempts, m.name, worst.get(m.name)).values()))}
-    ok = [a for a in quality if a["status"] == "ok"]
-    seconds = [a["solve_s"] for a in ok if a["solve_s"] is not None]
+    """own, against: the method's and the baseline's scores by pair on the first metric; against: in the order of the pairs."""
+    found = {m.name: scored(method, m, latest, worst) for m in metrics[1:]}
+    ok = method.places[method.ok]
+    seconds, params = measured(latest.solve_s[ok]), measured(latest.params[ok])
     return Row(
-        method=method,
-        role=attempts[0]["role"],
+        method=method.label,
+        role=method.role,
         interval=t_interval(list(own.values())) if own else None,
-        n_ok=n_ok,
-        n_failed=sum(a["status"] in FAILURES for a in quality),
-        n_unsupported=sum(a["status"] == "unsupported" for a in quality),
-        difference=difference(own, scores.get(baseline, {})) if baseline and method != baseline else None,
-        others=others,
-        timings=timings_of(attempts),
+        n_ok=len(ok),
+        n_failed=int(method.failed.sum()),
+        n_unsupported=int((latest.outcomes[method.places] == UNSUPPORTED).sum()),
+        difference=difference(own, against),
+        others={name: mean_of(method, *values) for name, values in found.items() if len(values[0])},
+        timings=timings_of(method, latest),
         solve_s=median(seconds) if seconds else None,
-        params=next((a["params"] for a in ok if a["params"] is not None), None),
-        mismatch=next((a["matched"]["mismatch"] for a in attempts if a["matched"]), None),
-        ranked=n_ok > 0 and attempts[0]["role"] != "oracle",
+        params=int(params[0]) if params else None,
+        mismatch=next((g.texts["matched"]["mismatch"] for g in method.groups if g.texts["matched"]), None),
+        ranked=len(ok) > 0 and method.role != "oracle",
     )
 
 
-def difference(own: Mapping[str, float], baseline: Mapping[str, float]) -> Interval | None:
+def measured(values: Reals) -> list[float]:
+    """Those that are there."""
+    import numpy as np
+
+    found: list[float] = values[~np.isnan(values)].tolist()
+    return found
+
+
+def difference(own: Mapping[int, float], against: Mapping[int, float]) -> Interval | None:
     """The paired difference over the seeds that both have."""
-    both = sorted(own.keys() & baseline.keys())
-    return paired_interval([own[k] for k in both], [baseline[k] for k in both]) if both else None
+    both = [pair for pair in against if pair in own]
+    return paired_interval([own[pair] for pair in both], [against[pair] for pair in both]) if both else None
 
 
-def timings_of(attempts: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:
+def timings_of(method: Method, latest: Latest) -> dict[str, tuple[float, ...]]:
+    """region -> the medians of the fresh processes, in the order of the attempts."""
+    if not latest.timings:
+        return {}
     found: dict[str, list[float]] = {}
-    for a in attempts:
-        for timing in a["timings"] or [] if a["status"] == "ok" else []:
-            if timing["median_s"] is not None:
-                found.setdefault(timing["region"], []).append(timing["median_s"])
+    for place in sorted(place for g in method.groups for place in g.places.tolist()):
+        for region, median_s in latest.timings.get(place, ()):
+            found.setdefault(region, []).append(median_s)
     return {region: tuple(values) for region, values in found.items()}
 
 

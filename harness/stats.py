@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,23 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     n = len(values)
     if not n:
         raise ValueError("t_interval: no values")
-    mean = math.fsum(values) / n
+    mean = safe_mean(values)
     if n < 2:
         return Interval(mean, None, None, n)
-    sd = math.hypot(*(v - mean for v in values)) / math.sqrt(n - 1)  # hypot: the squares of what diverged overflow
+    sd = math.hypot(*[v - mean for v in values]) / math.sqrt(n - 1)  # hypot: the squares of what diverged overflow
     half = t_quantile(0.5 + confidence / 2, n - 1) * sd / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 
+def safe_mean(values: Sequence[float]) -> float:
+    """The mean; infinite or NaN, not an error, where the sum of what diverged is too large for a float."""
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):  # beyond 1e308; or an infinity of either sign
+        return sum(v / len(values) for v in values)
+
+
+@cache  # boards ask for the same few again and again
 def t_quantile(p: float, df: int) -> float:
     """The p-quantile of Student's t with df degrees of freedom."""
     from scipy.special import stdtrit

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import leaderboard_row_by_row
+import pyarrow as pa
 import pytest
 from invoking import harness
-from registry_samples import MACHINE, WHERE, make_attempt, make_trial
+from registry_samples import MACHINE, WHERE, flip_a_bit, make_attempt, make_trial
 from rich.console import Console
 
 from harness.cli import drawing
 from harness.leaderboard import Board, Metric, Row, make_leaderboards
 from harness.plan import Note, Plan, Planned
 from harness.records import Attempt, Measurement, Provenance, Resources, Timing, Trial
-from harness.registry import Registry
+from harness.registry import Registry, schema
+from harness.registry.files import content_name
 from harness.stats import Interval, t_interval
 
 BETTER = {"accuracy": ("higher", 0.0), "error": ("lower", 1.0), "nll": ("lower", None), "width": ("neither", None)}
@@ -355,6 +360,226 @@ def test_cost_is_the_median_of_finished_trials(filled):
     found = row(filled.board(), "relu")
 
     assert (found.solve_s, found.params) == (3.0, 650)
+
+
+# The same, attempt by attempt -----------------------------------------------------------------------------------------------
+
+REFERENCE = Path(__file__).parents[1] / "registry" / "reference"
+METHODS = ("one/swish", "two/swish", "d/relu", "d/elu", "d/forest", "d/norm", "d/bound")
+ROLES = {"d/relu": "baseline", "d/norm": "baseline", "d/bound": "oracle"}
+OWED = (("accuracy",), ("accuracy", "nll"), ("width", "error", "accuracy"), ("nll",), ())
+VALUES = (0.1, 0.25, 1 / 3, 0.7, -0.0, 1e-300, 1e300, math.nan, math.inf, -math.inf, None)
+STATUS = ("ok",) * 8 + ("failed", "timeout", "oom", "diverged", "invalid", "unsupported", "unsupported", "interrupted")
+
+
+def random_trial(rng: random.Random) -> Trial:
+    """Few choices of everything, so that attempts meet on boards, in rows and in pairs."""
+    method = rng.choice(METHODS)
+    changes: dict[str, Any] = {
+        "role": rng.choice(("method", ROLES.get(method, "method"))),
+        "kind": rng.choice(("quality", "quality", "quality", "timing")),
+        "task": rng.choice(("d/a",) * 3 + ("d/b",)),
+        "task_params": rng.choice(({"fraction": 1.0},) * 3 + ({"fraction": 0.5},)),
+        "budget": rng.choice(({"steps": 5.0},) * 5 + ({},)),
+        "device": rng.choice(("cpu",) * 9 + ("cuda",)),
+        "method_params": {"alpha": rng.choice((1, 1.0, 0.1)), "inplace": False} if method == "d/elu" else {},
+        "code_digest": rng.choice(("c0de", "c0de2")),
+    }
+    if method == "d/forest":
+        trees = rng.choice((7, 9))
+        changes |= {"net": None, "train": None, "method_params": {"trees": trees, "deep": rng.choice((True, False))}}
+        changes["matched"] = {**MATCHED, "where": "method.trees", "mismatch": trees / 100}
+    elif method == "two/swish" and rng.random() < 0.8:
+        changes |= {"net": {"arch": "mlp", "width": 32}, "matched": MATCHED | {"to": rng.choice(("d/norm", "d/gone"))}}
+    return trial(method, rng.randrange(5), **changes)
+
+
+def random_attempt(rng: random.Random, number: int, log_bits: int = 1) -> Attempt:
+    one, status = random_trial(rng), rng.choice(STATUS)
+    finished = status == "ok"
+    owed = rng.choice(OWED)
+    worst = rng.choice((None, 0.0, -1.0, math.nan, math.inf))
+    timings = tuple(
+        Timing(region, samples, samples, 1, "precise")
+        for region in ("train_step", "inference") if (samples := tuple(rng.choices((1.0, 0.1, 3.0), k=rng.randrange(4))))
+    )  # fmt: skip
+    numbers = tuple(
+        measured(name, rng.choice(VALUES), part)
+        for name in dict.fromkeys((*owed, "width")) for part in ("validation", "test") if finished and rng.random() < 0.9
+    )  # fmt: skip
+    made = make_attempt(
+        number, one, replace(WHERE, machine=rng.choice((MACHINE, MACHINE, MACHINE, "m-2"))), status=status,
+        log=f"{rng.getrandbits(log_bits):x}", measurements=numbers, timings=timings if one.kind == "timing" else (),
+        resources=Resources(solve_s=rng.choice((None, 0.1, 0.2, 0.7)), params=rng.choice((None, 10, 20))),
+    )  # fmt: skip
+    return replace(made, declared=tuple(replace(measured(name, None), worst=worst) for name in owed))
+
+
+def fill_at_random(path: Path, seed: int, attempts: int = 400, log_bits: int = 1) -> Registry:
+    """Attempts in one file; some annotated. log_bits: how much each printed."""
+    rng, registry = random.Random(seed), Registry.open(path)
+    made = [random_attempt(rng, number, log_bits) for number in rng.sample(range(5 * attempts), attempts)]
+    publish_folded(path, made)
+    for kind in ("invalid", "expected"):
+        registry.annotate(rng.sample([a.attempt_id for a in made], attempts // 25), kind, "said so", "a test")
+    return registry
+
+
+def publish_folded(path: Path, attempts: list[Attempt]) -> None:
+    table = pa.Table.from_pylist([schema.to_row(a) for a in attempts], schema=schema.attempt_schema())
+    content = schema.encode_many(table)
+    (path / "folded" / content_name(content, ".parquet")).write_bytes(content)
+
+
+def plain(boards: list[Board]) -> str:
+    """Every bit of it: floats are written so that they can be read back exactly, and NaN equals NaN."""
+    return json.dumps([dataclasses.asdict(board) for board in boards], sort_keys=True, indent=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boards_are_those_that_one_gets_attempt_by_attempt(tmp_path, seed):
+    """SQL and arrays are there for speed; what they say is what a reader of the rules would compute."""
+    registry = fill_at_random(tmp_path / "registry", seed)
+    some = sorted(set(registry.table({"trial_id"})["trial_id"].to_pylist()))[::2]
+
+    asked = ((MACHINE, None, None), ("m-2", None, "d/elu"), (MACHINE, some, "d/relu"), ("m-3", None, None))
+    for machine, ids, baseline in asked:
+        expected = leaderboard_row_by_row.make_leaderboards(registry, ids, machine, baseline)
+        assert plain(make_leaderboards(registry, ids, machine, baseline)) == plain(expected)
+
+
+def test_boards_out_of_an_index_are_those_that_one_gets_attempt_by_attempt(tmp_path):
+    """A large registry is asked through its index, and what is newer than that is added from its own file."""
+    path = tmp_path / "registry"
+    registry = fill_at_random(path, 0, attempts=6000, log_bits=4000)  # 3 MB
+    first = make_leaderboards(registry, None, MACHINE)
+    assert list((path / "index").glob("*.duckdb")), "a registry of this size has an index"
+    assert plain(first) == plain(leaderboard_row_by_row.make_leaderboards(registry, None, MACHINE))
+
+    rng = random.Random(1)
+    publish_folded(path, [random_attempt(rng, 30_000 + number) for number in range(100)])
+    again = Registry.open(path, create=False)
+
+    assert plain(make_leaderboards(again, None, MACHINE)) == plain(
+        leaderboard_row_by_row.make_leaderboards(again, None, MACHINE)
+    )
+    assert plain(make_leaderboards(again, None, MACHINE)) != plain(first)
+
+
+def test_random_registries_hold_what_is_hard(tmp_path):
+    """A comparison over boards in which nothing happens would prove nothing."""
+    registries = [fill_at_random(tmp_path / f"registry-{seed}", seed) for seed in range(3)]
+    boards = [board for registry in registries for board in make_leaderboards(registry, None, MACHINE)]
+    rows = [row for board in boards for row in board.rows]
+
+    assert len(boards) >= 30
+    assert {board.metric.name for board in boards} >= {"accuracy", "nll", "error"}
+    assert any(row.n_failed and row.interval for row in rows)
+    assert any(row.n_failed and row.n_ok and row.interval.n < row.n_ok + row.n_failed for row in rows if row.interval)
+    assert any(row.n_unsupported for row in rows)
+    assert any(row.difference and row.difference.n < row.interval.n for row in rows)
+    assert any(row.difference and row.difference.low is not None for row in rows)
+    assert any(row.mismatch for row in rows)
+    assert any(len(row.timings) == 2 and max(map(len, row.timings.values())) > 1 for row in rows)
+    assert any(row.method == "two/swish" for row in rows)
+    assert any("(alpha=" in row.method for row in rows)
+    assert any("(fraction=" in board.task for board in boards)
+
+
+@pytest.mark.parametrize("ids", [None, "half"])
+def test_the_reference_boards_are_those_that_one_gets_attempt_by_attempt(ids):
+    """The figures of the README."""
+    registry = Registry.open(REFERENCE, create=False)
+    rows = registry.table({"trial_id", "machine"}).to_pylist()
+    chosen = None if ids is None else [row["trial_id"] for row in rows[::2]]
+
+    boards = make_leaderboards(registry, chosen, rows[0]["machine"])
+
+    assert len(boards) == 2
+    assert plain(boards) == plain(leaderboard_row_by_row.make_leaderboards(registry, chosen, rows[0]["machine"]))
+
+
+def test_an_invalid_attempt_counts_for_nothing_and_the_one_before_it_is_the_latest(filled):
+    """A broken machine's number must not rank; what was measured before it still does. An expected failure stays one."""
+    filled.add("relu", [0.3])
+    broken = filled.append(trial("relu", 0), measurements=(measured("accuracy", 0.9),))
+    failed = filled.append(trial("silu", 0), status="failed")
+
+    filled.registry.annotate([broken.attempt_id], "invalid", "the clock stood still", "a test")
+    filled.registry.annotate([failed.attempt_id], "expected", "known", "a test")
+
+    assert row(filled.board(), "relu").interval.mean == 0.3
+    assert row(filled.board(), "silu").n_failed == 1
+
+    filled.registry.annotate([broken.attempt_id], "withdrawn", "it did not", "a test")
+
+    assert row(filled.board(), "relu").interval.mean == 0.9
+
+
+# What is left out is said ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def annotated(filled) -> Path:
+    """relu failed as expected, silu failed, tanh failed on a broken machine after it had gone well."""
+    filled.add("tanh", [0.5])
+    attempts = {m: filled.append(trial(m, 0), status="failed", error="boom\nValueError: no") for m in ("relu", "silu", "tanh")}
+    filled.registry.annotate([attempts["relu"].attempt_id], "expected", "needs AVX\nsee the log", "a test")
+    filled.registry.annotate([attempts["tanh"].attempt_id, "ab" * 16], "invalid", "throttled", "a test")
+    return filled.registry.path
+
+
+def test_status_tells_the_expected_failures_and_leaves_out_the_invalid_ones(annotated):
+    """A list of failures is read each morning: what is known must not hide what is new."""
+    answer = harness("status", "--failed", "--registry", annotated)
+
+    assert answer.code == 0
+    assert [line.split("  ", 1)[1] for line in answer.out.splitlines()] == [
+        "failed      relu on digits quality 0: ValueError: no (expected: needs AVX\\nsee the log)",
+        "failed      silu on digits quality 0: ValueError: no",
+    ]
+    assert answer.err == "1 attempt annotated as invalid left out\n"
+
+
+def test_status_counts_what_an_invalid_attempt_had_hidden(annotated):
+    """Without it the attempt before is the trial's latest."""
+    counts = harness("status", "--registry", annotated)
+    listed = harness("status", "--failed", "--json", "--registry", annotated).json
+
+    assert [line.split() for line in counts.out.splitlines()] == [["vision", "failed", "2"], ["vision", "ok", "1"]]
+    assert [(r["annotation"], r["annotation_reason"]) for r in listed] == [("expected", "needs AVX\nsee the log"), (None, None)]
+
+
+def test_a_leaderboard_says_how_many_attempts_are_left_out(annotated):
+    """A number that is gone must not be gone in silence."""
+    answer = harness("leaderboard", "--machine", MACHINE, "--json", "--registry", annotated)
+
+    assert {r["method"]: (r["n_ok"], r["n_failed"]) for r in answer.json[0]["rows"]}["tanh"] == (1, 0)
+    assert answer.err == "1 attempt annotated as invalid left out\n"
+
+
+def test_show_and_logs_tell_what_was_said_of_an_attempt(annotated):
+    """Who looks at one attempt must see that it counts for nothing, and why."""
+    shown = harness("show", f"{4:032x}", "--registry", annotated).json
+    log = harness("logs", f"{4:032x}", "--registry", annotated)
+
+    assert (shown["annotation"], shown["annotation_reason"]) == ("invalid", "throttled")
+    assert log.err == "tanh on digits quality 0: failed (invalid: throttled)\n"
+
+
+def test_damage_is_said_by_every_command_that_reads_and_stops_none(annotated):
+    """The healthy records answer; what is missing is named on stderr."""
+    loose = sorted((annotated / "attempts").iterdir())
+    victim = next(f for f in loose if schema.decode(f.read_bytes())["attempt_id"].to_pylist() == [f"{3:032x}"])  # silu
+
+    for command in (["status"], ["leaderboard", "--machine", MACHINE], ["show", f"{4:032x}"], ["logs", f"{4:032x}"],
+                    ["query", "SELECT count(*) FROM attempts"]):  # fmt: skip
+        flip_a_bit(victim)
+        answer = harness(*command, "--registry", annotated)
+        assert answer.code == 0
+        assert f"{victim.name}: damaged" in answer.err, command
+        (annotated / "quarantine" / victim.name).rename(victim)
+        flip_a_bit(victim)
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------------

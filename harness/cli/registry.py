@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from harness.cli.options import data_dir_option, example, json_option, option, registry_option, short
 from harness.errors import HarnessError
+from harness.showing import cell, finite, one_line
 
 if TYPE_CHECKING:
     from harness.registry import Registry
@@ -28,7 +30,7 @@ def open_registry(path: Path) -> Registry:
 
 def say_warnings(registry: Registry) -> None:
     for warning in registry.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {one_line(warning)}", err=True)
 
 
 @click.command(
@@ -51,12 +53,17 @@ def leaderboard_command(
 
     opened = open_registry(registry)
     wanted, baseline = (None, None) if suite is None else chosen_by_suite(suite, registry, data_dir)
-    boards = make_leaderboards(opened, wanted, machine or machine_of(opened, machine_id()), baseline)
+    here = machine_id()
+    boards = make_leaderboards(opened, wanted, machine or here, baseline)
+    # Whose records there are is asked only where this machine has none: the question costs as much as the boards.
+    if not boards and machine is None and (other := machine_of(opened, here)) != here:
+        boards = make_leaderboards(opened, wanted, other, baseline)
     if svg is not None:  # first: who reads the tables may leave in the middle
         from harness.picture import draw_svg
 
         svg.write_text(draw_svg(boards))
     draw_leaderboards(boards, as_json=as_json)
+    say_invalid(opened)
     say_warnings(opened)
 
 
@@ -67,9 +74,9 @@ def machine_of(registry: Registry, here: str) -> str:
     if here in names or not names:
         return here
     if len(names) == 1:
-        click.echo(f"records of machine {names[0]}; none of this one ({here})", err=True)
+        click.echo(f"records of machine {one_line(names[0])}; none of this one ({here})", err=True)
         return str(names[0])
-    raise HarnessError(f"no records of this machine ({here}); choose one with --machine: {', '.join(names)}")
+    raise HarnessError(f"no records of this machine ({here}); choose one with --machine: {', '.join(map(one_line, names))}")
 
 
 def chosen_by_suite(name: str, registry: Path, data_dir: Path | None) -> tuple[set[str], str | None]:
@@ -86,35 +93,56 @@ def chosen_by_suite(name: str, registry: Path, data_dir: Path | None) -> tuple[s
 @registry_option
 @json_option
 def status_command(failed: bool, registry: Path, as_json: bool) -> None:
-    """Count the latest attempts by suite and status; with --failed, list those that failed and why."""
+    """Count the latest attempts by suite and status; with --failed, list those that failed and why.
+
+    Attempts that are annotated as invalid count for nothing here; as expected, they are listed with the reason.
+    """
     opened = open_registry(registry)
-    sql = FAILED if failed else COUNTS
-    rows = opened.query(sql).to_pylist()
+    rows = opened.query(FAILED if failed else COUNTS).to_pylist()
     if as_json:
-        click.echo(json.dumps(rows, default=str))
+        click.echo(json.dumps(finite(rows), default=str))
     elif not rows:
         click.echo("no failed trials" if failed else "no attempts yet")
     elif failed:
         for row in rows:
-            error = (row["error"] or "").strip().splitlines()
-            click.echo(f"{row['attempt_id'][:16]}  {row['status']:<11} {short(row['method'])} on {short(row['task'])} "
-                       f"{row['kind']} {row['seed']}: {error[-1] if error else ''}")  # fmt: skip
+            click.echo(failure_line(row))
     else:
         for row in rows:
-            click.echo(f"{row['suite']:<16} {row['status']:<12} {row['n']:>6}")
+            click.echo(f"{one_line(row['suite']):<16} {one_line(row['status']):<12} {row['n']:>6}")
+    say_invalid(opened)
     say_warnings(opened)
 
 
 LATEST = """
-    FROM attempts QUALIFY row_number() OVER (PARTITION BY trial_id, machine ORDER BY attempt_id DESC) = 1
+    FROM attempts WHERE annotation IS DISTINCT FROM 'invalid'
+    QUALIFY row_number() OVER (PARTITION BY trial_id, machine ORDER BY attempt_id DESC) = 1
 """
 COUNTS = (
     f"SELECT suite, status, count(*) AS n FROM (SELECT suite, status {LATEST}) GROUP BY suite, status ORDER BY suite, status"
 )
 FAILED = f"""
-    SELECT * FROM (SELECT attempt_id, trial_id, suite, method, task, kind, seed, status, error {LATEST})
+    SELECT * FROM (SELECT attempt_id, trial_id, suite, method, task, kind, seed, status, error, annotation, annotation_reason
+                   {LATEST})
     WHERE status NOT IN ('ok', 'unsupported') ORDER BY attempt_id
 """
+INVALID = "SELECT count(*) AS n FROM attempts WHERE annotation = 'invalid'"
+
+
+def say_invalid(registry: Registry) -> None:
+    """How many attempts of this registry count for nothing; asked only where something is annotated at all."""
+    if not registry.annotations().num_rows:
+        return
+    count = registry.query(INVALID)["n"][0].as_py()
+    if count:
+        click.echo(f"{count} attempt{'s' if count > 1 else ''} annotated as invalid left out", err=True)
+
+
+def failure_line(row: Mapping[str, Any]) -> str:
+    """One failed attempt: its last line of error, and why it was expected where somebody said so."""
+    error = (row["error"] or "").strip().splitlines()
+    what = f"{short(row['method'])} on {short(row['task'])} {one_line(row['kind'])} {row['seed']}"
+    expected = f" (expected: {one_line(row['annotation_reason'])})" if row["annotation"] == "expected" else ""
+    return f"{row['attempt_id'][:16]}  {one_line(row['status']):<11} {what}: {error[-1] if error else ''}{expected}"
 
 
 def latest(registry: Registry, prefix: str) -> dict[str, Any]:
@@ -130,13 +158,18 @@ def latest(registry: Registry, prefix: str) -> dict[str, Any]:
 @registry_option
 def logs_command(trial: str, registry: Path) -> None:
     """Print the kept output of an attempt. TRIAL: the beginning of an attempt id or a trial id (its latest attempt)."""
-    row = latest(open_registry(registry), trial)
-    click.echo(f"{short(row['method'])} on {short(row['task'])} {row['kind']} {row['seed']}: {row['status']}", err=True)
+    opened = open_registry(registry)
+    row = latest(opened, trial)
+    said = f" ({row['annotation']}: {one_line(row['annotation_reason'])})" if row["annotation"] else ""
+    click.echo(f"{short(row['method'])} on {short(row['task'])} {one_line(row['kind'])} {row['seed']}: "
+               f"{one_line(row['status'])}{said}", err=True)  # fmt: skip
     if row["log_dropped_bytes"]:
         click.echo(f"({row['log_dropped_bytes']} bytes in the middle were not kept)", err=True)
-    click.echo(row["log"], nl=not str(row["log"]).endswith("\n"))
+    log = row["log"] or ""
+    click.echo(log, nl=not log.endswith("\n"))
     if row["error"]:
         click.echo(row["error"])
+    say_warnings(opened)
 
 
 @click.command("show", epilog=example("harness show crrelu"), short_help="All that is known of an attempt, or of a method.")
@@ -144,26 +177,32 @@ def logs_command(trial: str, registry: Path) -> None:
 @registry_option
 @json_option
 def show_command(name: str, registry: Path, as_json: bool) -> None:
-    """Show an attempt (the beginning of its id) or the results of a method by name."""
+    """Show an attempt (the beginning of its id), with what was said of it since, or the results of a method by name."""
     opened = open_registry(registry)
     rows = opened.query(OF_METHOD, {"method": name}).to_pylist()
-    if rows:
-        if as_json:
-            click.echo(json.dumps(rows, default=str))
-            return
+    if not rows:
+        row = latest(opened, name)
+        click.echo(json.dumps(finite(row), default=str, indent=None if as_json else 2))
+    elif as_json:
+        click.echo(json.dumps(finite(rows), default=str))
+    else:
         for row in rows:
             click.echo(
-                f"{short(row['task']):<20} {row['quantity']:<18} {row['part']:<11} {row['device']:<5} "
-                f"mean {row['mean']:.6g} {row['unit']}  "
+                f"{short(row['task']):<20} {one_line(row['quantity']):<18} {one_line(row['part']):<11} "
+                f"{one_line(row['device']):<5} mean {number(row['mean'])} {one_line(row['unit'])}  "
                 f"sd {'-' if row['sd'] is None else format(row['sd'], '.3g')}  n {row['n']}"
             )
-        return
-    row = latest(opened, name)
-    click.echo(json.dumps(row, default=str, indent=None if as_json else 2))
+    say_warnings(opened)
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
 
 
 OF_METHOD = """
-    SELECT a.task, m.quantity, m.part, m.unit, a.device, avg(m.value) AS mean, stddev_samp(m.value) AS sd, count(m.value) AS n
+    SELECT a.task, m.quantity, m.part, m.unit, a.device, avg(m.value) AS mean,
+           CASE WHEN bool_and(abs(m.value) < 1e150) THEN stddev_samp(CASE WHEN abs(m.value) < 1e150 THEN m.value END) END AS sd,
+           count(m.value) AS n
     FROM v_latest a JOIN measurements m USING (attempt_id)
     WHERE a.kind = 'quality' AND (a.method = $method OR split_part(a.method, '/', -1) = $method)
     GROUP BY ALL ORDER BY ALL
@@ -184,11 +223,11 @@ def query_command(sql: str, as_csv: bool, registry: Path, as_json: bool) -> None
     opened = open_registry(registry)
     table = opened.query(sql)
     if as_json:
-        click.echo(json.dumps(table.to_pylist(), default=str))
+        click.echo(json.dumps(finite(table.to_pylist()), default=str))
     elif as_csv:
         writer = csv.writer(sys.stdout)
-        writer.writerow(table.column_names)
-        writer.writerows(row.values() for row in table.to_pylist())
+        writer.writerow(map(cell, table.column_names))
+        writer.writerows(map(cell, row.values()) for row in table.to_pylist())
     else:
         draw_table(table.column_names, [list(row.values()) for row in table.to_pylist()])
     say_warnings(opened)
