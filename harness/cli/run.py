@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
     from harness.plan import Plan, Selection
     from harness.records import Measurement, Provenance, Trial
     from harness.registry import Registry
+    from harness.run import Summary
     from harness.suite import Suite
 
 ASK_ABOVE_S = 3600.0
 INTERRUPTED = 130
+GONE_SHOWN = 3
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,19 +115,51 @@ def run_command(
 ) -> None:  # fmt: skip
     """Run what is missing of each SUITE (a file, or the name of a shipped one) and show its leaderboard.
 
-    A trial that is done in the registry is not run again; a failed one neither, unless --retry-failed. Ctrl-C keeps all
-    that is finished, and the same command goes on from there.
+    A trial that is done in the registry is not run again; a failed one neither, unless --retry-failed. Ctrl-C (SIGTERM and
+    SIGHUP too) keeps all that is finished, and the same command goes on from there.
     """
     codes = []
-    for name in suites:
-        with session(name, Choice(**narrowing), registry, data_dir, jobs, read_only=dry_run) as s:
-            if dry_run:
-                show_plan(s, as_json)
-                continue
-            codes.append(run_suite(s, yes, as_json))
-        if INTERRUPTED in codes:
-            break
+    with stopped_by_signals():
+        for name in suites:
+            with session(name, Choice(**narrowing), registry, data_dir, jobs, read_only=dry_run) as s:
+                if dry_run:
+                    show_plan(s, as_json)
+                    continue
+                codes.append(run_suite(s, yes, as_json))
+            if INTERRUPTED in codes:
+                break
     sys.exit(max(codes, default=0))
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM (a scheduler, a service, a shutdown) and SIGHUP (a terminal that is closed) stop a run as Ctrl-C does.
+
+    The exit code is then 128 + the signal's number: 143, 129. One that is ignored, by `nohup` say, stays so.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():  # no other hears signals
+        numbers = []
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not came:
+            raise
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+    if came:
+        with suppress(OSError):  # the terminal that was closed
+            click.echo(f"stopped by {signal.Signals(came[0]).name}", err=True)
+        sys.exit(128 + came[0])
 
 
 @dataclass
@@ -219,6 +255,7 @@ def data_facts(suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
 def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     """Run, report, and say how it ended: the exit code."""
     from harness.cli.drawing import draw_leaderboards, draw_progress
+    from harness.errors import DamagedError
     from harness.leaderboard import make_leaderboards
     from harness.run import Limits, run_trials
 
@@ -240,9 +277,27 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
         draw_leaderboards(boards, as_json=as_json)
     old = states_left(s)
     click.echo(ending(s, summary.counts, old), err=True)
+    tell_gone(summary, s.registry)
     if summary.interrupted:
         return INTERRUPTED
+    if summary.lost:
+        return DamagedError.exit_code
     return 1 if summary.failed or old["failed"] else 0
+
+
+def tell_gone(summary: Summary, registry: Registry) -> None:
+    """Say which records of this run were gone or damaged when it ended: something has written into the registry."""
+    for trials, what in (
+        (summary.again, "they are recorded again"),
+        (summary.lost, "they are lost, and the same command runs these trials anew"),
+    ):
+        if trials:
+            shown = ", ".join(trial.label for trial in trials[:GONE_SHOWN]) + (", ..." if len(trials) > GONE_SHOWN else "")
+            click.echo(
+                f"warning: registry {registry.path}: {len(trials)} records of this run were gone or damaged when it ended; "
+                f"{what}: {shown}; find the plugin that writes there, and see `harness verify`",
+                err=True,
+            )  # fmt: skip
 
 
 def baseline_of(suite: Suite) -> str | None:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 10.0
 MAX_BARREN = 3
 REAP_S = 0.1  # one that is not our child yet is looked at again
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by which people and machines ask a command to end
 CHUNK = 1 << 18
 
 
@@ -96,16 +97,16 @@ class ForkServer:
         *,
         parallel: int | None = None,
         on_start: Callable[[Job], None] | None = None,
-    ) -> Iterator[tuple[Job, Outcome]]:
+    ) -> Generator[tuple[Job, Outcome], None, None]:
         """Each job with its outcome, as they end. The files of an outcome's blobs exist until the next one is asked for.
 
         On Ctrl-C running trials are killed and yielded as `interrupted`, then the iteration ends; where none was running,
-        KeyboardInterrupt is raised. When the iteration is given up, running trials are killed: `stop` returns them.
+        KeyboardInterrupt is raised. It waits while the caller has an outcome in hand, or a job that starts: neither is lost.
+        When the iteration is given up, running trials are killed: `stop` returns them.
         """
         at_once = parallel or self.parallel
         waiting, suspects = deque(jobs), deque[Job]()
         tries = _Tries()
-        interrupted = False
         barren = 0  # deaths of the server in a row that no trial can be blamed for
         self._ended.clear()  # of an iteration that was given up
         try:
@@ -124,15 +125,16 @@ class ForkServer:
                 suspects += (job for job in self._take_lost() if tries.again(job))
                 self._ended.extend((0, job, died_twice()) for job in tries.take_given_up())
                 while self._begun:
-                    job = self._begun.popleft()
-                    if on_start is not None:
-                        on_start(job)
+                    with interrupts_held():
+                        job = self._begun.popleft()
+                        if on_start is not None:
+                            on_start(job)
                 yield from self._take_ended()
         except KeyboardInterrupt:
-            for _, outcome in (stopped := self._stop_running()):
-                interrupted = interrupted or outcome.status == "interrupted"
-            yield from stopped
-            if not interrupted:
+            with interrupts_held():  # who asks twice is heard when all is recorded
+                stopped = self._stop_running()
+                yield from stopped
+            if not any(outcome.status == "interrupted" for _, outcome in stopped):
                 raise
         finally:
             if self._jobs:  # given up, or an error of the caller's: what runs must not run on
@@ -252,7 +254,8 @@ class ForkServer:
 
     def _last_words(self) -> str:
         log = self._folder() / "server.log"
-        return log.read_text(errors="replace").strip()[-4000:] or "it said nothing"
+        words = log.read_text(errors="replace").strip()[-4000:] if log.is_file() else ""
+        return words or "it said nothing"
 
     def _kill_left_over(self) -> None:
         """Kill all that carries our mark, wherever it hangs, and again until a look finds none.
@@ -289,11 +292,11 @@ class ForkServer:
             self._back.append(job)
             raise
         number = self._next_id()
-        folder = self._folder() / str(number)
-        folder.mkdir()
-        self._jobs[number] = job
-        link.send({"op": "run", "id": number, "trial": asdict(job.trial), "timeout_s": job.timeout_s,
-                   "memory_bytes": job.memory_bytes, "scratch": str(folder), "parallel": at_once})  # fmt: skip
+        folder = self._folder() / str(number)  # the worker makes it
+        with interrupts_held():  # a job that is noted and never sent would be waited for
+            self._jobs[number] = job
+            link.send({"op": "run", "id": number, "trial": asdict(job.trial), "timeout_s": job.timeout_s,
+                       "memory_bytes": job.memory_bytes, "scratch": str(folder), "parallel": at_once})  # fmt: skip
         return number
 
     def _pump(self) -> None:
@@ -321,8 +324,9 @@ class ForkServer:
 
     def _take_ended(self) -> Iterator[tuple[Job, Outcome]]:
         while self._ended:
-            number, job, outcome = self._ended.popleft()
-            yield job, outcome
+            with interrupts_held():
+                number, job, outcome = self._ended.popleft()
+                yield job, outcome
             if number and self._scratch is not None:
                 shutil.rmtree(self._scratch / str(number), ignore_errors=True)
 
@@ -354,8 +358,10 @@ class ForkServer:
         return self._ids
 
     def _folder(self) -> Path:
+        """The scratch folder, made anew where a plugin has deleted it."""
         if self._scratch is None:
             raise RuntimeError("the fork server has no scratch folder before it starts")
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._scratch
 
 
@@ -440,12 +446,24 @@ class _Link:
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A Ctrl-C meanwhile is delivered afterwards. Signals reach the main thread only; in others there is nothing to hold."""
+    """A Ctrl-C (SIGTERM, SIGHUP) meanwhile is delivered afterwards. Only the main thread hears signals: others hold nothing.
+
+    By handlers, not by the signal mask: that holds for one thread, and the system gives the signal to any other (pyarrow's).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    heard: dict[int, None] = {}
+
+    def deliver() -> None:
+        for number in heard:
+            signal.raise_signal(number)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(deliver)  # after the handlers are back
+        for number in STOPPING:
+            before = signal.getsignal(number)
+            if before is not None:  # None: not Python's, so nothing that could be put back
+                stack.callback(signal.signal, number, before)
+                signal.signal(number, lambda number, _: heard.setdefault(number))
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

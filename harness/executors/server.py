@@ -50,6 +50,7 @@ from harness.worker.trial import WorkerOptions, flush_streams, prepare_process, 
 
 CORE_MODULES = ("torch", "torch._dynamo", "torch._inductor.config", "numpy.random", "harness.worker.staging", "harness.lab",
                 "harness.data.store")  # fmt: skip
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
 POLL_S = 0.1  # between readings of the workers' memory
 WALK_S = 0.5  # between readings of their children's
 TRACEBACK_GRACE_S = 0.3  # for a hung worker to write where it hangs
@@ -111,6 +112,14 @@ class Server:
         self._selector.register(parent, selectors.EVENT_READ, self._read_parent)
         self._next_poll = self._next_walk = 0.0
         self._open = True
+        self._stopped = False
+
+    def stop(self, number: int, frame: object) -> None:
+        """Heard where a service manager or a scheduler asks all processes to end: the parent stops us when it has heard it too.
+
+        Until then, a worker that dies of it was stopped, and has not failed.
+        """
+        self._stopped = True
 
     def serve(self) -> None:
         """Until the parent closes its end, or dies; then nothing is left running."""
@@ -231,7 +240,8 @@ class Server:
         os.setsid()
         die_with_parent(server)
         adopt_orphans()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, *STOPPING):
+            signal.signal(number, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
@@ -245,6 +255,7 @@ class Server:
         self._parent.close()
         if message["op"] == "errand":
             run_errand(message, self._catalogue, control, nonce)
+        Path(message["scratch"]).mkdir(mode=0o700, parents=True, exist_ok=True)  # a plugin may have deleted it and all above
         os.chdir(message["scratch"])
         options = replace(
             self._options,
@@ -341,6 +352,8 @@ class Server:
         worker.control.close()
         os.close(worker.output)
         os.close(worker.pidfd)
+        if self._stopped and os.WIFSIGNALED(status) and os.WTERMSIG(status) in STOPPING:
+            worker.killed_for = worker.killed_for or "interrupted"
         if worker.is_trial:
             outcome = to_outcome(worker, status, usage, wall_s, self._execs)
             self._tell({"op": "done", "id": worker.id, "outcome": outcome})
@@ -506,7 +519,10 @@ def main() -> None:
     parent.sendall(pack({"op": "ready", **facts}))
     live_without_parent()
     parent.setblocking(False)
-    Server(parent, setup, catalogue).serve()
+    server = Server(parent, setup, catalogue)
+    for number in STOPPING:
+        signal.signal(number, server.stop)
+    server.serve()
     # The parent removes its folder when it ends in order; a parent that was killed left that to us.
     shutil.rmtree(setup["folder"], ignore_errors=True)
     os._exit(0)

@@ -158,6 +158,7 @@ def neutral_state(ctx: Context, solution: Any) -> Iterator[None]:
             ctx.stage = "score"
             torch.set_default_dtype(torch.float32)
             set_threads(ctx.threads)
+            ctx.scratch.mkdir(parents=True, exist_ok=True)  # this method, or one beside it, may have deleted it
             os.chdir(ctx.scratch)
             seed_everything(ctx.stream_seed("score"), ctx.device)
             with torch.inference_mode(False), torch.enable_grad():

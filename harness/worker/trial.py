@@ -89,6 +89,8 @@ def run_trial(trial: Trial, catalogue: Catalogue, options: WorkerOptions, keeper
 
     meter, draft, own_keeper, process = Meter(), Draft(), None, os.getpid()
     started_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    if options.scratch is not None:
+        options.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)  # another trial's plugin may have deleted it
     scratch = Path(tempfile.mkdtemp(prefix="trial-", dir=options.scratch)).resolve()
     if keeper is None:
         keeper = own_keeper = PipeKeeper()
