@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow lint bench schema clean
+.PHONY: run test test-slow lint bench reliability schema clean
 
 run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
@@ -22,6 +22,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
+
+# About half an hour: every fault of docs/reliability.md, as often as that page says.
+reliability: $(VENV)/installed
+	$(BIN)/python -m tests.faults --write docs/reliability.md
 
 schema: $(VENV)/installed
 	$(BIN)/harness schema > suites/suite.schema.json

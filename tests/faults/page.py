@@ -1,0 +1,77 @@
+"""From tallies to Markdown: the table that `python -m tests.faults` prints, and the whole of docs/reliability.md."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from harness.provenance import cpu_model
+from tests.faults.tally import Tally
+
+HEAD = ("Fault", "Tried", "Lost records", "Wrong records", "Left-over processes", "Also counted")
+PROSE = """\
+# What survives
+
+This page is written by the command at its end; no figure here is typed by hand. Each row is a fault that was really injected,
+so many times, at moments drawn from a seed, and judged by something outside the harness: a list of what was acknowledged, a
+file into which each trial wrote its own id, a copy of the bytes before they were damaged.
+
+- *Lost*: a record that was acknowledged and is not there afterwards.
+- *Wrong*: a record that is there and differs from what was written, is doubled, or was never made; a reader that failed; damage
+  that was not found.
+- *Left over*: processes that outlived the command.
+
+What is promised, and how it is kept, stands in [registry.md](registry.md); what is trusted, in [SECURITY.md](../SECURITY.md).
+A power cut is simulated (every prefix of the disk operations, what was not flushed dropped, halved or reordered); no plug was
+pulled.
+"""
+
+
+def render_table(tallies: Sequence[Tally]) -> str:
+    """A Markdown table, columns padded so that it reads as text too."""
+    rows = [HEAD, *(row_of(t) for t in tallies)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def row_of(tally: Tally) -> tuple[str, ...]:
+    if tally.skipped:
+        return tally.fault, "not tried", "-", "-", "-", tally.skipped
+    left = "-" if tally.left_over is None else count(tally.left_over)
+    notes = "; ".join(tally.notes) or "-"
+    return tally.fault, f"{tally.tried:,} {tally.of}", count(tally.lost), count(tally.wrong), left, notes
+
+
+def count(number: int) -> str:
+    """What should be zero and is not stands out."""
+    return f"**{number:,}**" if number else "0"
+
+
+def render_page(tallies: Sequence[Tally], seconds: Mapping[str, float], command: str) -> str:
+    unclean = [t.fault for t in tallies if not t.clean]
+    skipped = [t.fault for t in tallies if t.skipped]
+    verdict = f"Not zero: {'; '.join(unclean)}." if unclean else "Nothing was lost, nothing was wrong, nothing was left behind."
+    if skipped:
+        verdict += f" Not tried here: {'; '.join(skipped)}."
+    picture = "\n\n![memory and handles of the parent over a long run](reliability-memory.svg)" if "long-run" in seconds else ""
+    facts = "\n".join(f"- {line}" for line in describe(seconds, command))
+    return f"{PROSE}\n{render_table(tallies)}\n\n{verdict}{picture}\n\n## Where and how\n\n{facts}\n"
+
+
+def describe(seconds: Mapping[str, float], command: str) -> list[str]:
+    root = Path(__file__).parents[2]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
+    took = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+    return [
+        f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        f"Python {platform.python_version()}, duckdb {version('duckdb')}, pyarrow {version('pyarrow')}, commit {commit or '?'}",
+        f"{now} UTC; {took}",
+        f"`{command}` makes this page; `--only PART` one part of it; it exits 1 where a count is not zero",
+    ]
