@@ -60,10 +60,16 @@ def measure_append(folder: Path, model: Attempt, appends: int) -> list[Figure]:
         registry.append(attempt)
         wall_ms.append(1e3 * (time.perf_counter() - wall))
         cpu_ms.append(1e3 * (time.process_time() - cpu))
+    loose_bytes = sum(file.stat().st_size for file in (registry.path / "attempts").iterdir()) / (appends + 1)
+    cpu = time.process_time()
+    registry.fold(model.provenance.invocation)
+    fold_ms = 1e3 * (time.process_time() - cpu) / (appends + 1)
     # The first append imports pyarrow and writes the facts.
     return [
         Figure("CPU of appending one attempt", Readings("append", "ms", tuple(cpu_ms[1:])), APPEND_GOAL_MS),
         Figure("Wall time of appending one attempt", Readings("append", "ms", tuple(wall_ms[1:]))),
+        Figure("Bytes of its loose file", Readings("append", "B", (loose_bytes,))),
+        Figure("CPU of the fold at the end of the run, an attempt", Readings("fold", "ms", (fold_ms,))),
     ]
 
 

@@ -78,6 +78,19 @@ def test_a_page_of_quick_figures_is_refused(tmp_path):
     assert not (tmp_path / "page.md").exists()
 
 
+def test_a_small_registry_of_each_shape_gives_every_figure_of_size():
+    """The registries of a thousand invocations are made by the same code; nobody waits for those in a test."""
+    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", "size", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    figures = json.loads(done.stdout)
+
+    assert len(figures) == 30
+    assert all(value > 0 for f in figures for value in f["readings"]["values"] if "index" not in f["what"])
+    assert sum(f["what"].startswith("Warm leaderboard over") for f in figures) == 6
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_quick_look_gives_every_figure_as_finite_numbers():
@@ -88,6 +101,6 @@ def test_a_quick_look_gives_every_figure_as_finite_numbers():
 
     figures = json.loads(done.stdout)
 
-    assert len(figures) == 16
+    assert len(figures) >= 46
     assert all(math.isfinite(f["value"]) and f["readings"]["values"] for f in figures)
     assert all(f["met"] in (True, False) for f in figures if f["goal"] is not None)
