@@ -270,12 +270,15 @@ def find_conflicts(reader: Reader, entries: list[Entry], old: Index | None) -> l
 
 
 def repeats(path: Path, ids: pa.Table) -> bool:
-    """Whether the index knows one of these attempts."""
+    """Whether the index knows one of these attempts. Raises OSError where it cannot be read."""
     import duckdb
 
-    with duckdb.connect(str(path), read_only=True) as con:
-        con.register("_new", ids)
-        return bool(con.execute("SELECT 1 FROM rows SEMI JOIN _new USING (attempt_id) LIMIT 1").fetchall())
+    try:
+        with duckdb.connect(str(path), read_only=True) as con:
+            con.register("_new", ids)
+            return bool(con.execute("SELECT 1 FROM rows SEMI JOIN _new USING (attempt_id) LIMIT 1").fetchall())
+    except duckdb.Error as exc:  # another process has made a newer one and deleted this one, or it is damaged
+        raise OSError(f"{path}: {exc}") from exc
 
 
 def in_order(reader: Reader, entries: Iterable[Entry]) -> list[Entry]:
