@@ -35,7 +35,7 @@ from harness.records import (
     Timing,
     Trial,
 )
-from harness.registry import Registry, TrialState, duck, io, schema
+from harness.registry import Registry, TrialState, duck, io, query, schema
 from harness.registry.files import STALE_ELSEWHERE_S, STALE_S, this_process
 from harness.registry.reading import Reader
 from harness.registry.views import VIEWS
@@ -930,6 +930,79 @@ def test_a_mistake_in_a_query_names_the_views_or_the_column(registry):
         registry.query("SELECT * FROM measurement")
     with pytest.raises(HarnessError, match=r"(?s)query: .*acuracy"):
         registry.query("SELECT acuracy FROM attempts")
+
+    # Of a column that is almost there the message names it, though the query itself would not have read it.
+    with pytest.raises(HarnessError, match=r"(?s)query: .*worker_environment"):
+        registry.query("SELECT worker_enviroment FROM attempts")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT a FROM attempts AS a",
+        "SELECT attempts FROM attempts",
+        "SELECT v_latest FROM v_latest",
+        "SELECT a FROM (SELECT * FROM attempts) AS a",
+        "SELECT a FROM (FROM v_latest SELECT method, seed) AS a",
+        "WITH a AS (FROM attempts) SELECT a FROM a",
+        "WITH attempts AS (SELECT 1 AS log) SELECT * FROM attempts",
+        "SELECT a.* EXCLUDE (log) FROM attempts AS a",
+        "SELECT COLUMNS('.*_s') FROM attempts",
+        "SELECT COLUMNS(c -> c LIKE 'm%') FROM attempts",
+        "SELECT count(COLUMNS(*)) FROM attempts",
+        "SELECT METHOD, \"Seed\" FROM ATTEMPTS AS A WHERE a.STATUS = 'ok'",
+        "SELECT #1, #3 FROM attempts",
+        "SELECT machine, method FROM attempts ORDER BY 1, 2",
+        "SELECT memory.main.attempts.method, main.attempts.seed FROM attempts",
+        "SELECT method FROM attempts NATURAL JOIN measurements",
+        "SELECT method FROM attempts JOIN v_latest USING (attempt_id, method)",
+        "SELECT (SELECT count(*) FROM measurements m WHERE m.attempt_id = a.attempt_id AND a.log = '') AS n FROM attempts a",
+        "SELECT 1 WHERE EXISTS (FROM attempts WHERE log = '')",
+        "SELECT measurements[1].value, measurements[1]['unit'], len(measure) FROM attempts",
+        "SELECT m.value FROM (SELECT unnest(measurements) AS m FROM attempts)",
+        "SELECT list_transform(measurements, m -> m.value) FROM v_latest",
+        "SELECT t.u.quantity FROM attempts, unnest(measurements) AS t(u)",
+        "SELECT method, log FROM attempts UNION BY NAME SELECT method, error FROM attempts",
+        "FROM attempts SELECT DISTINCT ON (method) method, curve",
+        "PIVOT (SELECT method, seed, wall_s FROM attempts) ON method USING max(wall_s)",
+        "SELECT * FROM (PIVOT attempts ON status USING count(*) GROUP BY method)",
+        "SELECT * FROM (UNPIVOT (SELECT wall_s, cpu_s FROM attempts) ON wall_s, cpu_s)",
+        "SELECT sum(wall_s) OVER w FROM attempts WINDOW w AS (PARTITION BY method ORDER BY started_at)",
+        "SELECT annotation, annotation_reason FROM v_latest",
+        "SELECT struct_pack(a := attempts).a.method FROM attempts",
+        "DESCRIBE attempts",
+        "DESCRIBE SELECT method FROM attempts",
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'attempts' ORDER BY ordinal_position",
+    ],
+)
+def test_a_query_that_reads_only_the_columns_it_names_answers_as_if_it_read_all(registry, monkeypatch, sql):
+    """SQL has many ways to ask for a column without a word; a column too few must be an error inside, never another answer."""
+    for number in range(3):
+        registry.append(make_attempt(number, make_trial("relu", seed=number)))
+
+    def told() -> Any:
+        try:
+            answer = Registry.open(registry.path, create=False).query(sql)
+        except HarnessError as exc:
+            return str(exc)
+        return answer.column_names, sorted(map(repr, answer.to_pylist()))
+
+    pruned = told()
+    monkeypatch.setattr(query, "columns_of", lambda *_: set(schema.attempt_schema().names))
+    assert pruned == told()
+
+
+def test_few_columns_are_read_where_few_are_named(registry, monkeypatch):
+    """Otherwise the test above compares all columns with all columns."""
+    registry.append(make_attempt(1))
+    asked: list[set[str]] = []
+    real = Reader.table
+    monkeypatch.setattr(Reader, "table", lambda reader, columns=None: asked.append(columns) or real(reader, columns))
+
+    rows(registry, "SELECT a.method AS log FROM attempts AS a WHERE Seed = 1 ORDER BY 1")
+    rows(registry, "SELECT count(*) FROM v_latest")
+
+    assert asked == [{"attempt_id", "method", "seed"}, {"attempt_id", "series_key", "machine", "status", "started_at"}]
 
 
 def test_a_query_that_takes_too_long_is_stopped_with_the_mend(registry):
