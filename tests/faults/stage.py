@@ -168,7 +168,8 @@ budget: {steps: 20}
 limits: {timeout: TIMEOUT, memory: 400MiB}
 """
 LAUNCH = """
-import json, os
+import json, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts into the background deaf to it
 from harness.cli import drawing, main
 
 finished = drawing.Tally.finished
