@@ -14,7 +14,8 @@ API_VERSION = "0.1"
 
 _HOMES = {
     "harness.specs": [
-        "Claim", "Component", "Dataset", "Instance", "Learner", "Metric", "Paper", "Params", "Probe", "Series", "Task", "Track",
+        "Claim", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric", "Paper",
+        "Params", "Probe", "Series", "Task", "Track",
     ],
     "harness.rules": [
         "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
@@ -28,7 +29,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 # Written out, so that type checkers see what is exported; tests/test_architecture.py holds it to the table above.
 __all__ = [
     "API_VERSION", "__version__",
-    "Claim", "Component", "Dataset", "Instance", "Learner", "Metric", "Paper", "Params", "Probe", "Series", "Task", "Track",
+    "Claim", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric", "Paper",
+    "Params", "Probe", "Series", "Task", "Track",
     "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
     "better", "given", "non_inferior", "solved_share",
     "Diverged", "HarnessError", "Invalid", "Unsupported", "hookimpl",
@@ -60,7 +62,10 @@ if TYPE_CHECKING:
         Claim,
         Component,
         Dataset,
+        Implementation,
         Instance,
+        Kernel,
+        KernelCase,
         Learner,
         Metric,
         Paper,

@@ -26,7 +26,7 @@ from harness import hookspecs
 from harness.errors import HarnessError, PluginError
 from harness.identity import digest, digest_folder
 from harness.showing import one_line
-from harness.specs import Claim, Component, Dataset, Learner, Method, Paper, Probe, Task, Track
+from harness.specs import Claim, Component, Dataset, Kernel, Learner, Method, Paper, Probe, Task, Track
 
 GROUP = "harness"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a slash would make "dist/name" ambiguous
@@ -90,6 +90,7 @@ class Catalogue:
     methods: tuple[Offer[Method], ...] = ()
     probes: tuple[Offer[Probe], ...] = ()
     datasets: tuple[Offer[Dataset], ...] = ()
+    kernels: tuple[Offer[Kernel], ...] = ()
     _digests: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
 
     def method(self, name: str) -> Offer[Method]:
@@ -103,6 +104,9 @@ class Catalogue:
 
     def dataset(self, name: str) -> Offer[Dataset]:
         return find(self.datasets, name, "dataset")
+
+    def kernel(self, name: str) -> Offer[Kernel]:
+        return find(self.kernels, name, "kernel")
 
     @cached_property
     def claims(self) -> dict[str, tuple[Offer[Paper], Claim]]:
@@ -130,6 +134,12 @@ class Catalogue:
             "data": self._digest(here / "data"),
         }
         return digest(parts)
+
+    def kernel_digest(self, kernel: Offer[Kernel]) -> str:
+        """What a kernel's code is: its plugin, harness.lab, and how kernels are measured."""
+        here = Path(__file__).parent
+        parts = {"kernel": self.home_digest(kernel.plugin), "lab": self._digest(here / "lab")}
+        return digest(parts | {"measured": self._digest(here / "kernels")})
 
     def _digest(self, folder: Path) -> str:
         if folder not in self._digests:
@@ -186,6 +196,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "methods": (Component, Learner),
     "probes": Probe,
     "datasets": Dataset,
+    "kernels": Kernel,
 }
 
 
@@ -224,6 +235,9 @@ def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
         if kind == "datasets":
             for spec in specs:
                 check_dataset(spec)
+        if kind == "kernels":
+            for spec in specs:
+                check_kernel(spec)
         for metric in (m for spec in specs if isinstance(spec, Task | Probe) for m in spec.metrics):
             if not isinstance(metric.name, str) or not METRIC.fullmatch(metric.name):
                 raise PluginError(f"metric {shown(metric.name)}: use letters, digits, '.', '_', '-', '+' and '@', 64 at most")
@@ -242,6 +256,17 @@ def check_name(kind: str, name: Any) -> None:
         raise PluginError(f"harness_{kind} offers {shown(name)}; use letters, digits, '.', '_' and '-' only, {mend}")
     if FILE_LIKE.fullmatch(name):
         raise PluginError(f"harness_{kind} offers {name!r}, which reads as a path or a file; leave '..' and the suffix out")
+
+
+def check_kernel(spec: Kernel) -> None:
+    """Raises PluginError for implementations that cannot be told apart, or none that the others can be compared with."""
+    names = [implementation.name for implementation in spec.implementations]
+    for name in names:
+        check_name("kernels", name)
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice or not names:
+        wrong = f"has {twice} twice" if twice else "has no implementation"
+        raise PluginError(f"kernel {spec.name!r} {wrong}; give each implementation its own name, and at least one of them")
 
 
 def check_dataset(spec: Dataset) -> None:

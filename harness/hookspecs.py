@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pluggy
 
-from harness.specs import Dataset, Method, Paper, Probe, Task, Track
+from harness.specs import Dataset, Kernel, Method, Paper, Probe, Task, Track
 
 PROJECT = "harness"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -39,3 +39,8 @@ def harness_probes() -> list[Probe]:  # type: ignore[empty-body]
 @hookspec
 def harness_datasets() -> list[Dataset]:  # type: ignore[empty-body]
     """Data sets by name, each with its digest."""
+
+
+@hookspec
+def harness_kernels() -> list[Kernel]:  # type: ignore[empty-body]
+    """Hot operations, each with its implementations and a float64 reference."""

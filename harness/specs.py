@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.rules import Rule
 
@@ -161,6 +161,77 @@ class Probe:
     metrics: tuple[Metric, ...]
     measure: str
     always: bool = False
+
+
+class KernelCase(Params):
+    """The sizes of a kernel's inputs: subclass it where a kernel has more to choose than these.
+
+    elements: of the main input; a kernel whose shape has several axes takes the nearest that divide it, and says which.
+    """
+
+    elements: int = Field(1_000_000, ge=0, description="elements of the main input")
+    layout: Literal["contiguous", "strided", "unaligned"] = Field(
+        "contiguous", description="strided: every second element of the last axis; unaligned: one element past the alignment"
+    )
+
+
+ImplementationKind = Literal["eager", "compiled", "ours", "peer"]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute a kernel.
+
+    run: "module:function"(inputs, case) -> Tensor, or a tuple of them; inputs: name -> Tensor. Where the kernel has gradients,
+    autograd must be able to go through it.
+    kind: eager: plain torch operations; compiled: `run` is eager code, which the harness hands to torch.compile; ours:
+    hand-written; peer: of another library.
+    fallback: "module:function"(inputs, case) -> str: why eager code would run instead of ours, "" where ours does; then the
+    row is labelled so, and not ranked as ours.
+    requires: modules that must be importable, for peers. devices: where it can run.
+    """
+
+    name: str
+    kind: ImplementationKind
+    run: str
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    fallback: str | None = None
+    requires: tuple[str, ...] = ()
+    summary: str = ""
+
+
+# Of sums over many elements too: a few units in the last place of the dtype, times a reserve for the order of summation.
+TOLERANCES: Mapping[str, float] = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One hot operation: inputs, implementations, a float64 reference, and its minimal work as functions of its case.
+
+    inputs: "module:function"(case, generator, device, dtype) -> {name: Tensor}: contiguous leaves on the device; those that the
+    backward pass differentiates have requires_grad. generator is a CPU torch.Generator.
+    data: the inputs that `layout` re-lays and whose elements count; the others are parameters.
+    reference: "module:function"(inputs, case) -> Tensor, or a tuple: the same in float64, by plain torch operations that
+    autograd differentiates.
+    flops, bytes: (case, itemsize) -> {"forward": n, "backward": n}: the least that any implementation must do; no torch.
+    tolerance: dtype -> largest error of an output or a gradient, over the largest absolute value of its reference.
+    """
+
+    name: str
+    inputs: str
+    implementations: tuple[Implementation, ...]
+    reference: str
+    flops: Callable[[Any, int], Mapping[str, int]]
+    bytes: Callable[[Any, int], Mapping[str, int]]
+    params: type[KernelCase] = KernelCase
+    data: tuple[str, ...] = ("x",)
+    backward: bool = True
+    tolerance: Mapping[str, float] = field(default_factory=lambda: dict(TOLERANCES))
+    summary: str = ""
+    source: str = ""
+
+    def implementation(self, name: str) -> Implementation | None:
+        return next((i for i in self.implementations if i.name == name), None)
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,6 @@ def reader_may_leave() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def cache_dir() -> Path:
-    """Where derived things are kept that can be made again: HARNESS_CACHE_DIR, else the user's cache folder."""
-    named = os.environ.get("HARNESS_CACHE_DIR")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paper-harness"
-
-
 class CommaList(click.ParamType[tuple[str, ...]]):
     """`a,b` or the option given twice."""
 

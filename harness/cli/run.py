@@ -20,7 +20,6 @@ from harness.cli.options import (
     CommaList,
     Limit,
     Shard,
-    cache_dir,
     data_dir_option,
     example,
     json_option,
@@ -182,6 +181,7 @@ def session(
 ) -> Iterator[Session]:
     """Load, match and plan. The fork server starts only when something has to run in it."""
     from harness import data, match, plan, provenance
+    from harness.data.cache import cache_root
     from harness.executors import ForkServer, WorkerOptions
     from harness.registry import Registry
     from harness.suite import find_suite, load_suite
@@ -190,7 +190,7 @@ def session(
     suite = load_suite(find_suite(name), catalogue, overrides=choice.all_overrides())
     registry = Registry.open(registry_path, create=not read_only)
     parallel = jobs or max(1, (os.cpu_count() or 1) // suite.threads)
-    options = WorkerOptions(data_dir=data_dir, cache_dir=cache_dir(), threads=suite.threads)
+    options = WorkerOptions(data_dir=data_dir, cache_dir=cache_root(), threads=suite.threads)
     modules, datasets = needs_of(suite, catalogue)
     with ForkServer(parallel, options, preload=modules, datasets=datasets) as executor:
         gpu = executor.probe_devices() if "cuda" in suite.devices else {"cuda": False}
@@ -200,7 +200,7 @@ def session(
             missing_data=data.missing([o.name for o in catalogue.datasets], data_dir),
         )
         where = provenance.gather(suite.name, gpu, suite.path.parent)
-        matched = match.find_matches(plan.match_requests(suite, catalogue), executor.cost, cache_dir() / "match")
+        matched = match.find_matches(plan.match_requests(suite, catalogue), executor.cost, cache_root() / "match")
         states = registry.states(where.machine)
         done = {key: plan.Done(s.status, s.quantities, s.wall_s) for key, s in states.items()}
         whole = plan.make_plan(suite, catalogue, here, done, matched, registry.wall_times(where.machine))

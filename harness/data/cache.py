@@ -20,13 +20,16 @@ from harness.data.arrays import Array
 from harness.identity import digest
 
 
-def cache_folder() -> Path:
-    """HARNESS_CACHE_DIR, else `harness` in XDG_CACHE_HOME, else ~/.cache/harness."""
+def cache_root() -> Path:
+    """What can be made again is kept here: HARNESS_CACHE_DIR, else `paper-harness` in XDG_CACHE_HOME, else in ~/.cache."""
     named = os.environ.get("HARNESS_CACHE_DIR")
     if named:
-        return Path(named).expanduser() / "data"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "harness" / "data"
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paper-harness"
+
+
+def cache_folder() -> Path:
+    return cache_root() / "data"
 
 
 def cached(name: str, made_from: object, make: Callable[[], Array]) -> Array:

@@ -8,6 +8,7 @@ from harness.lab.inference import time_inference
 from harness.lab.init import init_net
 from harness.lab.layers import ACTIVATIONS, Conv, Linear, PerToken, Slot, make_activation, make_norm
 from harness.lab.learner import fit, train_component
+from harness.lab.native import NoCompiler
 from harness.lab.nets import build_net
 from harness.lab.probes import batch_dependence
 from harness.lab.problems import Classify, Predictor, Regress, Regressor
@@ -16,6 +17,7 @@ from harness.nets import Net, Train
 
 __all__ = [
     "ACTIVATIONS", "Classify", "ComponentUse", "Conv", "Diverged", "Invalid", "Linear", "Moments", "Net", "NetSolution",
+    "NoCompiler",
     "PerToken", "Place", "Predictor", "Regress", "Regressor", "Slot", "Train", "Unsupported", "batch_dependence", "build_net",
     "cost_component", "count_params", "eval_mode", "fit", "forward_flops", "init_net", "layer_moments", "make_activation",
     "make_norm", "time_inference", "train_component", "train_flops",
