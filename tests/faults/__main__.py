@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ PARTS = {
     "failing-calls": Part("failing_calls:campaign", full=1_000, quick=60),
     "bit-rot": Part("bit_rot:campaign", full=10_000, quick=2_000),
     "writers": Part("writers:campaign", full=64, quick=12),
-    "runs": Part("runs:campaign", full=10, quick=1),
+    "runs": Part("runs:campaign", full=3, quick=1),
     "long-run": Part("long_run:campaign", full=2_000, quick=300),
     "untrusted": Part("untrusted:campaign", full=20_000, quick=1_000),
 }
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="the rows as JSON instead of the table")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page too, of what ran")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # put into the background, a shell would have made it deaf to it
     # Beside the checkout, not in /tmp: that may be memory, where flushing a file costs nothing.
     scratch = ROOT / ".benchmarks"
     scratch.mkdir(exist_ok=True)
