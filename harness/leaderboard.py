@@ -169,7 +169,8 @@ WITH latest AS MATERIALIZED (
     SELECT attempt_id, row_number() OVER (ORDER BY attempt_id) - 1 AS place
     FROM (SELECT coalesce(max(attempt_id) FILTER (status <> 'unsupported'), max(attempt_id)) AS attempt_id
           FROM attempts
-          WHERE machine = $machine AND status <> 'interrupted' AND annotation IS DISTINCT FROM 'invalid' {{chosen}}
+          WHERE machine = $machine AND status <> 'interrupted' AND kind <> 'kernel'
+                AND annotation IS DISTINCT FROM 'invalid' {{chosen}}
           GROUP BY {{key}})),
 groups AS (
     SELECT {", ".join(ALIKE)}, list(place) AS places, list(pair_key) AS pairs,

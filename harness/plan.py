@@ -16,12 +16,12 @@ from harness.catalogue import Catalogue, Offer
 from harness.errors import HarnessError, MissingError, NothingSelected
 from harness.identity import digest, pair_key, series_key, trial_id
 from harness.nets import Net
-from harness.records import FAILURES, Trial
-from harness.specs import Component, Learner, Method, Params, Task, Track
-from harness.suite import MethodEntry, Suite, TaskEntry, expand, matches, resolve_params
+from harness.records import FAILURES, KERNEL_REGIONS, KERNELS, Trial
+from harness.specs import Component, Implementation, Kernel, Learner, Method, Params, Task, Track
+from harness.suite import TIMING_PROCESSES, KernelEntry, MethodEntry, Suite, TaskEntry, expand, matches, resolve_params
 
+KINDS = ("quality", "timing", "kernel")  # in the order in which they run: what is timed runs when all else is done
 State = Literal["done", "missing", "failed", "unsupported"]
-TIMING_PROCESSES = 3
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,15 @@ def make_plan(
 ) -> Plan:
     """Expand the suite. done: by trial id; matched: by MatchRequest.key; times: seconds by series key, on this machine."""
     notes = Notes()
-    trials = sorted(expand_trials(suite, catalogue, here, matched, notes), key=pairs_first)
+    trials = [*expand_trials(suite, catalogue, here, matched, notes), *expand_kernel_trials(suite, catalogue, here, notes)]
+    trials.sort(key=pairs_first)
     planned = [Planned(t, state_of(t, done), (times or {}).get(t.series_key)) for t in trials]
     return Plan(suite.name, tuple(fill_predictions(planned)), notes.made())
 
 
 def pairs_first(trial: Trial) -> tuple[Any, ...]:
-    """Quality before timing; then seed, so that a cut leaves whole pairs; the rest only makes the order definite."""
-    return (trial.kind != "quality", trial.seed, trial.device, trial.task, trial.pair_key, trial.method, trial.trial_id)
+    """Quality, timing, kernels; then seed, so that a cut leaves whole pairs; the rest only makes the order definite."""
+    return (KINDS.index(trial.kind), trial.seed, trial.device, trial.task, trial.pair_key, trial.method, trial.trial_id)
 
 
 def state_of(trial: Trial, done: Mapping[str, Done]) -> State:
@@ -213,7 +214,7 @@ def expand_uses(suite: Suite, catalogue: Catalogue) -> Iterator[Use]:
                         yield Use(method, method_params, method_entry.role, task, task_params, track, net)
 
 
-def filled(entry: MethodEntry | TaskEntry, model: type[Params]) -> Iterator[dict[str, Any]]:
+def filled(entry: MethodEntry | TaskEntry | KernelEntry, model: type[Params]) -> Iterator[dict[str, Any]]:
     """The entry's parameters, grid and zip expanded, with the model's defaults filled in."""
     for params in expand(entry):
         yield resolve_params(model, params)
@@ -237,20 +238,29 @@ def expand_trials(
 
 def seeds_of(suite: Suite) -> list[tuple[str, int]]:
     """(kind, seed) of every trial of a use; for timing the seed is the number of the fresh process."""
-    timing = range(TIMING_PROCESSES) if suite.measure.timing else ()
+    timing = range(TIMING_PROCESSES) if timed_regions(suite) else ()
     return [("quality", s) for s in suite.seeds] + [("timing", s) for s in timing]
+
+
+def timed_regions(suite: Suite) -> tuple[str, ...]:
+    """Those of methods: in a suite that has kernels too, theirs are not among them."""
+    return tuple(name for name in suite.measure.timing if not (suite.kernels and name in KERNEL_REGIONS))
 
 
 def unavailable(use: Use, device: str, here: Here) -> tuple[str, str] | None:
     """Why trials of this use cannot run on this machine, and the mend."""
     why = here.devices.get(device, f"no device {device!r}")
     if why:
-        return f"device {device}: {why}", f"run on a machine with {device}, or use --device cpu"
+        return no_device(device, why)
     absent = sorted(set(datasets_of(use.task.spec, use.task_params)) & here.missing_data)
     if absent:
         mend = f"put it into the data folder (--data-dir); `harness describe {absent[0]}` says where it comes from"
         return f"data {', '.join(absent)} not found", mend
     return None
+
+
+def no_device(device: str, why: str) -> tuple[str, str]:
+    return f"device {device}: {why}", f"run on a machine with {device}, or use --device cpu"
 
 
 def datasets_of(task: Task, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -284,8 +294,45 @@ def trials_of(
         "data_digest": data_digest(use, catalogue), "torch_version": here.torch_version,
     }  # fmt: skip
     for kind, seed in seeds:
-        measure = quantities(use, suite, catalogue) if kind == "quality" else tuple(suite.measure.timing)
+        measure = quantities(use, suite, catalogue) if kind == "quality" else timed_regions(suite)
         fields = {**shared, "kind": kind, "seed": seed}
+        yield Trial(
+            **fields, measure=measure, series_key=series_key(fields), trial_id=trial_id(fields), pair_key=pair_key(fields)
+        )
+
+
+def expand_kernel_trials(suite: Suite, catalogue: Catalogue, here: Here, notes: Notes) -> Iterator[Trial]:
+    """Every implementation of every case of a kernel, on every device that it is for, in fresh processes."""
+    for entry in suite.kernels:
+        kernel = catalogue.kernel(entry.ref)
+        for case in filled(entry, kernel.spec.params):
+            for name in entry.implementations:
+                implementation = kernel.spec.implementation(name)
+                assert implementation is not None, "check_kernels leaves only those that there are"
+                for device in (d for d in suite.devices if d in implementation.devices):
+                    names = names_of_kernel(kernel, implementation, case, device)
+                    seeds = [n for n in range(TIMING_PROCESSES) if not excluded({**names, "seed": n}, suite.exclude)]
+                    if why := here.devices.get(device, f"no device {device!r}"):
+                        notes.add(*no_device(device, why), trials=len(seeds))
+                        continue
+                    yield from kernel_trials(kernel, implementation, case, device, seeds, suite, catalogue, here)
+
+
+def kernel_trials(
+    kernel: Offer[Kernel], implementation: Implementation, case: Mapping[str, Any], device: str, seeds: Sequence[int],
+    suite: Suite, catalogue: Catalogue, here: Here,
+) -> Iterator[Trial]:  # fmt: skip
+    asked = tuple(region for region in suite.measure.timing if region in KERNEL_REGIONS) or KERNEL_REGIONS
+    shared: dict[str, Any] = {
+        "kind": "kernel", "track": KERNELS, "method": f"{kernel.ref}/{implementation.name}", "method_params": {},
+        "role": "method" if implementation.kind == "ours" else "baseline", "paper": catalogue.paper_of(kernel.plugin),
+        "task": kernel.ref, "task_params": dict(case), "net": None, "train": None, "budget": {}, "tuning": None,
+        "device": device, "dtype": suite.dtype, "threads": suite.threads, "root_seed": suite.root_seed, "matched": None,
+        "code_digest": catalogue.kernel_digest(kernel), "data_digest": digest({}), "torch_version": here.torch_version,
+    }  # fmt: skip
+    measure = tuple(region for region in asked if kernel.spec.backward or region == "forward")
+    for seed in seeds if measure else ():
+        fields = {**shared, "seed": seed}
         yield Trial(
             **fields, measure=measure, series_key=series_key(fields), trial_id=trial_id(fields), pair_key=pair_key(fields)
         )
@@ -344,7 +391,7 @@ def fits(names: Mapping[str, Any], name: str, wanted: Any) -> bool:
     if name not in names:
         return False
     value = names[name]
-    if name in ("method", "task", "track") and "/" not in str(wanted):
+    if name in ("method", "task", "track", "kernel") and "/" not in str(wanted):
         value = str(value).rpartition("/")[2]
     return matches(value, wanted)
 
@@ -358,6 +405,15 @@ def names_of(use: Use, **more: Any) -> dict[str, Any]:
         **{f"task.{k}": v for k, v in use.task_params.items()},
         **{f"net.{k}": v for k, v in net.items()}, **more,
     }  # fmt: skip
+
+
+def names_of_kernel(
+    kernel: Offer[Kernel], implementation: Implementation, case: Mapping[str, Any], device: str
+) -> dict[str, Any]:
+    """What `exclude` may name of a kernel's trial, but its seed."""
+    role = "method" if implementation.kind == "ours" else "baseline"
+    named = {"kernel": kernel.ref, "implementation": implementation.name, "kind": "kernel", "device": device, "role": role}
+    return named | {f"case.{name}": value for name, value in case.items()}
 
 
 # Matching -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "invalid", "unsupported", "interrupted"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILURES = ("failed", "timeout", "oom", "diverged", "invalid")  # these count as each metric's `worst`
-Kind = Literal["quality", "timing"]
+Kind = Literal["quality", "timing", "kernel"]
+KERNELS = "paper-harness/kernels"  # the track of kernel trials
+KERNEL_REGIONS = ("forward", "backward", "forward_backward")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,24 @@ class Trial:
     def label(self) -> str:
         """How people read it: crrelu(eps=0.01) on digits [cnn] seed 3."""
         net = f" [{self.net['arch']}]" if self.net else ""
+        net = f" [{case_text(self.task_params)}]" if self.kind == "kernel" else net
         seed = f"seed {self.seed}" if self.kind == "quality" else f"timing {self.seed}"
         return f"{self.method.rpartition('/')[2]} on {self.task.rpartition('/')[2]}{net} {self.device} {seed}"
+
+
+def case_text(case: Mapping[str, Any]) -> str:
+    """A kernel's case for people: "1M strided"; what it has besides size and layout by name."""
+    words = [short_count(int(case["elements"]))] if "elements" in case else []
+    words += [str(case["layout"])] if case.get("layout", "contiguous") != "contiguous" else []
+    return " ".join(words + [f"{name}={value}" for name, value in case.items() if name not in ("elements", "layout")])
+
+
+def short_count(n: int) -> str:
+    """10000 -> "10k", 16777216 -> "16Mi"; as it is where neither divides it."""
+    for unit, size in (("Mi", 1 << 20), ("M", 10**6), ("Ki", 1 << 10), ("k", 1000)):
+        if n >= size and n % size == 0:
+            return f"{n // size}{unit}"
+    return str(n)
 
 
 @dataclass(frozen=True)

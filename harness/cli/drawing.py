@@ -22,6 +22,7 @@ from rich.text import Text
 
 from harness.cli.options import short
 from harness.leaderboard import Board, Row
+from harness.records import case_text
 from harness.run import Progress
 from harness.showing import finite, visible
 from harness.stats import Interval
@@ -64,7 +65,7 @@ def console(*, err: bool = False) -> Console:
 def draw_plan(plan: Plan, to_run: Sequence[Trial]) -> None:
     """Trials by method, task and net with their states, then what is skipped, what would run and the predicted time."""
     table = Table(title=Text(f"{plan.suite}: {len(plan.planned)} trials"), title_justify="left")
-    for name in ("kind", "task", "net", "method", "role", "device"):
+    for name in ("kind", "task", "net or case", "method", "role", "device"):
         table.add_column(name)
     for name in ("done", "missing", "failed"):
         table.add_column(name, justify="right")
@@ -88,6 +89,7 @@ def draw_plan(plan: Plan, to_run: Sequence[Trial]) -> None:
 
 def plan_row(trial: Trial) -> tuple[str, ...]:
     net = f"{trial.net['arch']} w{trial.net['width']} d{trial.net['depth']}" if trial.net else ""
+    net = case_text(trial.task_params) if trial.kind == "kernel" else net
     if trial.matched:
         net += f" ({trial.matched['mismatch']:+.1%} {trial.matched['unit']})"
     return trial.kind, short(trial.task), net, short(trial.method), trial.role, trial.device

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from harness.catalogue import Catalogue, Offer
 
-KINDS = ("papers", "tracks", "tasks", "methods", "datasets", "suites", "claims", "plugins")
+KINDS = ("papers", "tracks", "tasks", "methods", "kernels", "datasets", "suites", "claims", "plugins")
+
+
+HIDDEN = ("name", "load", "score", "build", "solve", "shape", "inputs", "reference", "flops", "bytes", "data")
 
 
 @click.command("list", epilog=example("harness list methods"), short_help="What the installed plugins offer.")
@@ -46,6 +49,18 @@ def method_rows(catalogue: Catalogue) -> list[dict[str, str]]:
             "summary": o.spec.summary,
         }
         for o in sorted(catalogue.methods, key=lambda o: (o.plugin.id, o.name))
+    ]
+
+
+def kernel_rows(catalogue: Catalogue) -> list[dict[str, str]]:
+    return [
+        {
+            "name": o.name,
+            "implementations": ", ".join(i.name for i in o.spec.implementations),
+            "from": o.plugin.id,
+            "summary": o.spec.summary,
+        }
+        for o in sorted(catalogue.kernels, key=lambda o: (o.plugin.id, o.name))
     ]
 
 
@@ -97,6 +112,7 @@ def dataset_rows(catalogue: Catalogue) -> list[dict[str, str]]:
 
 ROWS: dict[str, Callable[[Catalogue], list[dict[str, Any]]]] = {
     "methods": method_rows,
+    "kernels": kernel_rows,
     "papers": paper_rows,
     "claims": claim_rows,
     "suites": suite_rows,
@@ -113,7 +129,7 @@ ROWS: dict[str, Callable[[Catalogue], list[dict[str, Any]]]] = {
 @click.argument("name")
 @json_option
 def describe_command(name: str, as_json: bool) -> None:
-    """Say all that is declared of NAME: a method, task, track, paper, data set or claim."""
+    """Say all that is declared of NAME: a method, kernel, task, track, paper, data set or claim."""
     from harness.cli.run import load_plugins
 
     found = describe(name, load_plugins())
@@ -133,6 +149,7 @@ def describe(name: str, catalogue: Catalogue) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     offers: dict[str, tuple[Offer[Any], ...]] = {
         "method": catalogue.methods,
+        "kernel": catalogue.kernels,
         "task": catalogue.tasks,
         "track": catalogue.tracks,
         "paper": catalogue.papers,
@@ -156,11 +173,14 @@ def facts_of(spec: Any, paper: str, catalogue: Catalogue) -> dict[str, Any]:
     facts: dict[str, Any] = {"paper": paper} if paper else {}
     for name in spec.__dataclass_fields__:
         value = getattr(spec, name)
-        if name in ("name", "load", "score", "build", "solve", "shape") or value in (None, "", ()):
+        if name in HIDDEN or value in (None, "", ()):
             continue
         if name == "params":
             for field_name, text in parameter_lines(value).items():
                 facts[f"params.{field_name}"] = text
+        elif name == "implementations":
+            for one in value:
+                facts[one.name] = f"{one.kind}, on {' and '.join(one.devices)}  {one.summary}".rstrip()
         elif name == "claims":
             for claim in value:
                 facts[f"{paper}.{claim.name}"] = claim.says

@@ -235,6 +235,10 @@ def needs_of(suite: Suite, catalogue: Catalogue) -> tuple[list[str], list[str]]:
             if dotted:
                 modules.add(dotted.partition(":")[0])
         datasets |= {n for n in datasets_of(task, use.task_params) if catalogue.dataset(n).spec.where == "embedded"}
+    for entry in suite.kernels:
+        kernel = catalogue.kernel(entry.ref).spec
+        for dotted in (kernel.inputs, kernel.reference, *(i.run for i in kernel.implementations)):
+            modules.add(dotted.partition(":")[0])
     return sorted(modules), sorted(datasets)
 
 
@@ -255,7 +259,9 @@ def data_facts(suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
 def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     """Run, report, and say how it ended: the exit code."""
     from harness.cli.drawing import draw_leaderboards, draw_progress
+    from harness.cli.kernels import draw_kernel_boards
     from harness.errors import DamagedError
+    from harness.kernelboard import make_kernel_boards
     from harness.leaderboard import make_leaderboards
     from harness.run import Limits, run_trials
 
@@ -272,9 +278,12 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
             s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
         )
     trials = {p.trial.trial_id for p in s.plan.planned}
-    boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite))
     with reader_may_leave():
-        draw_leaderboards(boards, as_json=as_json)
+        if s.suite.tasks:
+            boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite))
+            draw_leaderboards(boards, as_json=as_json)
+        if s.suite.kernels:
+            draw_kernel_boards(make_kernel_boards(s.registry, s.provenance.machine, kernel_trials(s)), as_json=as_json)
     old = states_left(s)
     click.echo(ending(s, summary.counts, old), err=True)
     tell_gone(summary, s.registry)
@@ -283,6 +292,10 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     if summary.lost:
         return DamagedError.exit_code
     return 1 if summary.failed or old["failed"] else 0
+
+
+def kernel_trials(s: Session) -> list[Trial]:
+    return [p.trial for p in s.plan.planned if p.trial.kind == "kernel"]
 
 
 def tell_gone(summary: Summary, registry: Registry) -> None:

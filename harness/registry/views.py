@@ -75,7 +75,7 @@ LEADERBOARD = f"""
 WITH latest AS MATERIALIZED (
     SELECT {", ".join(POOLED)}, attempt_id, role, paper, code_digest, status, measure, declared, timings,
            row_number() OVER (ORDER BY started_at NULLS FIRST, attempt_id) AS place
-    FROM v_latest),
+    FROM v_latest WHERE kind <> 'kernel'),
 pools AS MATERIALIZED (
     SELECT {", ".join(POOLED)}, row_number() OVER () AS pool,
            arg_max(struct_pack(role := role, paper := paper), place) AS said, list(place) AS places
@@ -128,6 +128,50 @@ ORDER BY p.machine, p.task, s.quantity, s.part,
          CASE WHEN s.better = 'higher' THEN -s.mean ELSE s.mean END NULLS LAST, p.method
 """
 
+# Of an implementation of a kernel in one case. A number is the median of its fresh processes', with their range for times.
+CASE_OF = ("machine", "task", "task_params", "device", "dtype", "threads", "torch_version")
+MEDIANS = ("bytes_rate", "flop_rate", "floor_multiple", "roofline_share", "faults", "extra_bytes", "spread")
+KERNELS = f"""
+WITH latest AS MATERIALIZED (
+    SELECT attempt_id, {", ".join(CASE_OF)}, method, role, paper, status, code_digest FROM v_latest WHERE kind = 'kernel'),
+told AS MATERIALIZED (
+    SELECT {", ".join(f"l.{name}" for name in (*CASE_OF, "method"))}, m.part, m.quantity, m.value
+    FROM latest AS l JOIN measurements AS m USING (attempt_id) WHERE l.status = 'ok' AND m.value IS NOT NULL),
+attempts_of AS (
+    SELECT {", ".join(CASE_OF)}, method, any_value(role) AS role, any_value(paper) AS paper,
+           count(*) FILTER (status = 'ok') AS n_ok, count(*) FILTER (status <> 'ok') AS n_failed,
+           count(DISTINCT code_digest) AS n_code_digests
+    FROM latest GROUP BY {", ".join(CASE_OF)}, method),
+whole AS (
+    SELECT {", ".join(CASE_OF)}, method,
+           max(value) FILTER (part = 'check' AND quantity LIKE 'error%') AS error,
+           coalesce(max(value) FILTER (part = 'check' AND quantity = 'fallback'), 0) > 0 AS fallback,
+           median(value) FILTER (part = 'ceiling' AND quantity = 'copy_rate') AS copy_rate,
+           median(value) FILTER (part = 'ceiling' AND quantity = 'matmul_rate') AS matmul_rate,
+           max(value) FILTER (part = 'compile' AND quantity = 'first_call') AS first_call_s
+    FROM told GROUP BY {", ".join(CASE_OF)}, method),
+timed AS (
+    SELECT {", ".join(CASE_OF)}, method, part AS region,
+           median(value) FILTER (quantity = 'time') AS time_s, min(value) FILTER (quantity = 'time') AS lowest_s,
+           max(value) FILTER (quantity = 'time') AS highest_s,
+           {", ".join(f"median(value) FILTER (quantity = '{name}') AS {name}" for name in MEDIANS)},
+           coalesce(max(value) FILTER (quantity = 'contended'), 0) > 0 AS contended
+    FROM told WHERE part NOT IN ('check', 'ceiling', 'compile', 'resource') GROUP BY {", ".join(CASE_OF)}, method, part)
+SELECT a.machine, a.task AS kernel, coalesce(split_part(a.method, '/', -1), '') AS implementation, a.role, a.paper,
+       try_cast(json_extract_string(a.task_params, '$.elements') AS BIGINT) AS elements,
+       json_extract_string(a.task_params, '$.layout') AS layout, a.task_params AS "case", a.device, a.dtype, a.threads,
+       a.torch_version, t.region,
+       CASE WHEN t.time_s IS NOT NULL AND a.n_failed = 0 AND NOT w.fallback THEN rank() OVER (
+           PARTITION BY {", ".join(f"a.{name}" for name in CASE_OF)}, t.region, t.time_s IS NULL OR a.n_failed > 0 OR w.fallback
+           ORDER BY t.time_s) END AS rank,
+       a.n_ok, a.n_failed, t.* EXCLUDE ({", ".join((*CASE_OF, "method", "region"))}),
+       w.* EXCLUDE ({", ".join((*CASE_OF, "method"))}), a.n_code_digests
+FROM attempts_of AS a
+LEFT JOIN whole AS w ON {" AND ".join(f"a.{name} IS NOT DISTINCT FROM w.{name}" for name in (*CASE_OF, "method"))}
+LEFT JOIN timed AS t ON {" AND ".join(f"a.{name} IS NOT DISTINCT FROM t.{name}" for name in (*CASE_OF, "method"))}
+ORDER BY a.machine, kernel, elements, layout, a.device, a.dtype, t.region, rank NULLS LAST, implementation
+"""
+
 VIEWS = {
     "attempts": View(
         f"SELECT * EXCLUDE (id) FROM {ROWS}", (), summary="one row an attempt; lists of what it measured", whole=True
@@ -162,6 +206,12 @@ VIEWS = {
         (*POOLED, "role", "paper", "code_digest", "measure", "declared", "timings"),
         uses=("v_latest", "measurements"),
         summary="mean, sd, n ok, n failed over seeds by method, task, metric and part; failed ones count as `worst`",
+    ),
+    "v_kernels": View(
+        KERNELS,
+        (*CASE_OF, "kind", "method", "role", "paper", "status", "code_digest", "series_key", "started_at"),
+        uses=("v_latest", "measurements"),
+        summary="time, share of the roofline, error of each implementation of a kernel by case and region; failed: no rank",
     ),
 }  # fmt: skip
 

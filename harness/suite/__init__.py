@@ -9,7 +9,9 @@ what needs data or a device; expanding it into trials is the plan's work.
 
 from harness.suite.editors import SCHEMA_COMMENT, SCHEMA_FILE, suite_schema
 from harness.suite.load import (
+    TIMING_PROCESSES,
     Budget,
+    KernelEntry,
     Limits,
     Match,
     Measure,
@@ -25,7 +27,7 @@ from harness.suite.parameters import matches, resolve_params
 from harness.suite.shipped import find_suite, shipped_suites
 
 __all__ = [
-    "Budget", "Limits", "Match", "Measure", "MethodEntry", "Suite", "TaskEntry",
+    "Budget", "KernelEntry", "Limits", "Match", "Measure", "MethodEntry", "Suite", "TaskEntry",
     "load_suite", "load_suite_text", "find_suite", "shipped_suites", "expand", "count_sets", "resolve_params", "matches",
-    "suite_schema", "SCHEMA_COMMENT", "SCHEMA_FILE",
+    "suite_schema", "SCHEMA_COMMENT", "SCHEMA_FILE", "TIMING_PROCESSES",
 ]  # fmt: skip

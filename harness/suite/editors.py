@@ -22,6 +22,7 @@ def suite_schema(catalogue: Catalogue) -> dict[str, Any]:
     keys = schema["properties"]
     forms["TaskForm"] = _entry_schema(forms["TaskForm"], {o.name: o.spec.params for o in catalogue.tasks})
     forms["MethodForm"] = _entry_schema(forms["MethodForm"], {o.name: o.spec.params for o in catalogue.methods})
+    forms["KernelForm"] = _entry_schema(forms["KernelForm"], {o.name: o.spec.params for o in catalogue.kernels})
     for key, item in (("net", {"$ref": "#/definitions/Net"}), ("devices", keys["devices"]["items"])):
         about = {name: keys[key].pop(name) for name in ("title", "description", "default") if name in keys[key]}
         keys[key] = {**about, "anyOf": [item, keys[key]]}
@@ -36,6 +37,7 @@ def suite_schema(catalogue: Catalogue) -> dict[str, Any]:
         forms["BudgetForm"]["properties"].setdefault(clock, about_clock)
     forms["BudgetForm"]["additionalProperties"] = False
     _write_defaults_as_users_would(keys, forms)
+    schema["anyOf"] = [{"required": ["tasks", "methods"]}, {"required": ["kernels"]}]
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema, "definitions": forms}
 
 

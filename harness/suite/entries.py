@@ -1,4 +1,4 @@
-"""The entries of `tasks` and `methods`: their names found in the catalogue, their parameters read by the plugins' models."""
+"""The entries of `tasks`, `methods` and `kernels`: names found in the catalogue, parameters read by the plugins' models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.catalogue import Catalogue, Offer, did_you_mean
 from harness.errors import HarnessError
-from harness.specs import Component, Learner, Method, Task, Track
+from harness.specs import Component, Kernel, Learner, Method, Task, Track
 from harness.suite.parameters import Combination, combine, count_combinations, resolve_params
 from harness.suite.schema import MAX_ENTRIES
 from harness.suite.text import Loc, shown
@@ -18,7 +18,7 @@ from harness.suite.values import MAX_FINDINGS, Finding, Raw, explain
 
 MAX_COMBINATIONS = 10_000  # of all entries of one kind: more is no suite for people, and takes minutes to check
 MANY = 10**15
-T = TypeVar("T", bound=Task | Component | Learner)
+T = TypeVar("T", bound=Task | Component | Learner | Kernel)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Chosen:
 
     tasks: tuple[Use[Task], ...]
     methods: tuple[Use[Method], ...]
+    kernels: tuple[Use[Kernel], ...]
     tracks: tuple[Offer[Track], ...]
     tracks_known: bool
     methods_known: bool
@@ -63,16 +64,17 @@ def choose(raw: Raw, catalogue: Catalogue) -> tuple[Chosen, list[Finding]]:
     found: list[Finding] = []
     tasks = _uses(raw, "tasks", catalogue.task, found)
     methods = _uses(raw, "methods", catalogue.method, found)
+    kernels = _uses(raw, "kernels", catalogue.kernel, found)
     tracks = _tracks(tasks, catalogue, found)
     wanted = {bare(use.offer.spec.track) for use in tasks}
     tracks_known = bool(tasks) and len(tasks) == len(raw.list_at("tasks")) and wanted <= {track.name for track in tracks}
     methods_known = bool(methods) and len(methods) == len(raw.list_at("methods"))
-    chosen = Chosen(tuple(tasks), tuple(methods), tracks, tracks_known, methods_known)
+    chosen = Chosen(tuple(tasks), tuple(methods), tuple(kernels), tracks, tracks_known, methods_known)
     return chosen, list(_with_broken(found, catalogue))
 
 
 def _uses(raw: Raw, kind: str, look_up: Callable[[str], Offer[T]], found: list[Finding]) -> list[Use[T]]:
-    """The entries of `tasks` or `methods` that a plugin offers, with their parameters; the rest goes to found."""
+    """The entries of one of these keys that a plugin offers, with their parameters; the rest goes to found."""
     made: list[Use[T]] = []
     room = MAX_COMBINATIONS
     for i, entry in enumerate(raw.list_at(kind)[:MAX_ENTRIES]):

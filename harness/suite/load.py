@@ -15,13 +15,13 @@ from harness.specs import Component, Role, Scalar
 from harness.suite.names import check_suite
 from harness.suite.options import apply_override
 from harness.suite.parameters import combine, count_combinations
-from harness.suite.schema import BudgetForm, Device, DType, MethodForm, SuiteForm, TaskForm
+from harness.suite.schema import BudgetForm, Device, DType, KernelForm, MethodForm, SuiteForm, TaskForm
 from harness.suite.text import Loc, Mistake, Value, read_document
 from harness.suite.values import Raw, normalise
 
 MAX_SHOWN = 200  # mistakes; a file with more is another kind of file
 MAX_TRIALS = 100_000  # planning them takes 7 s and 120 MB; what a person meant is a tenth of it
-TIMING_PROCESSES = 3  # the plan's: fresh processes in place of seeds
+TIMING_PROCESSES = 3  # fresh processes of a timing or kernel trial, in place of seeds
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,19 @@ class MethodEntry:
     ref: str
     label: str
     role: Role = "method"
+    params: Mapping[str, Value] = field(default_factory=dict)
+    grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    zip: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """A kernel of the suite. implementations: their names, in the kernel's order."""
+
+    use: str
+    ref: str
+    implementations: tuple[str, ...]
     params: Mapping[str, Value] = field(default_factory=dict)
     grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     zip: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
@@ -94,6 +107,7 @@ class Suite:
     title: str
     tasks: tuple[TaskEntry, ...]
     methods: tuple[MethodEntry, ...]
+    kernels: tuple[KernelEntry, ...]
     net: tuple[Net, ...]
     train: Train
     seeds: tuple[int, ...]
@@ -163,6 +177,7 @@ def _resolve(form: SuiteForm, raw: Raw, catalogue: Catalogue, path: Path, sha256
         title=form.title,
         tasks=tuple(_task_entry(t, catalogue, _line(raw, ("tasks", i))) for i, t in enumerate(form.tasks)),
         methods=methods,
+        kernels=tuple(_kernel_entry(k, catalogue, _line(raw, ("kernels", i))) for i, k in enumerate(form.kernels)),
         net=form.net,
         train=form.train,
         seeds=form.seeds,
@@ -193,6 +208,12 @@ def _method_entry(form: MethodForm, catalogue: Catalogue, line: int) -> MethodEn
     return MethodEntry(form.use, catalogue.method(form.use).ref, label, form.role, form.params, form.grid, form.zip, line)
 
 
+def _kernel_entry(form: KernelForm, catalogue: Catalogue, line: int) -> KernelEntry:
+    offer = catalogue.kernel(form.use)
+    names = tuple(i.name for i in offer.spec.implementations if form.implementations is None or i.name in form.implementations)
+    return KernelEntry(form.use, offer.ref, names, form.params, form.grid, form.zip, line)
+
+
 def _budget(form: BudgetForm, methods: Sequence[MethodEntry]) -> Budget:
     units = dict(form.model_extra or {})
     if form.match is None:
@@ -209,7 +230,7 @@ def _budget(form: BudgetForm, methods: Sequence[MethodEntry]) -> Budget:
 # What the plan needs of a suite -----------------------------------------------------------------------------------------
 
 
-def expand(entry: TaskEntry | MethodEntry) -> list[dict[str, Value]]:
+def expand(entry: TaskEntry | MethodEntry | KernelEntry) -> list[dict[str, Value]]:
     """The parameter sets of an entry, as written (no defaults): grid multiplies, zip aligns."""
     return [dict(combination.values) for combination in combine(entry.params, entry.grid, entry.zip)]
 
@@ -226,9 +247,10 @@ def count_trials(suite: Suite, catalogue: Catalogue) -> int:
             else:
                 nets = int(catalogue.track(spec.track) is track)
             uses += count_sets(task_entry) * count_sets(entry) * nets
-    return uses * len(suite.devices) * (len(suite.seeds) + (TIMING_PROCESSES if suite.measure.timing else 0))
+    timed = sum(count_sets(entry) * len(entry.implementations) for entry in suite.kernels) * TIMING_PROCESSES
+    return len(suite.devices) * (timed + uses * (len(suite.seeds) + (TIMING_PROCESSES if suite.measure.timing else 0)))
 
 
-def count_sets(entry: TaskEntry | MethodEntry) -> int:
+def count_sets(entry: TaskEntry | MethodEntry | KernelEntry) -> int:
     """How many parameter sets `expand` gives."""
     return count_combinations(entry.grid, entry.zip)

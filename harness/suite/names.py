@@ -17,13 +17,13 @@ from harness.catalogue import Catalogue, did_you_mean
 from harness.errors import HarnessError
 from harness.identity import canonical
 from harness.nets import Net
-from harness.records import Kind
-from harness.specs import Component, Learner, Method, Role, Task
+from harness.records import KERNEL_REGIONS, Kind
+from harness.specs import Component, Learner, Role
 from harness.suite.entries import Chosen, Use, bare, choose
 from harness.suite.parameters import matches
 from harness.suite.schema import MAX_ENTRIES, MAX_PATTERN, Device, SuiteForm
 from harness.suite.text import Loc, Mistake, dotted, shown
-from harness.suite.values import MAX_FINDINGS, Finding, Raw, check_values
+from harness.suite.values import MAX_FINDINGS, Finding, Raw, check_values, missing
 
 
 def check_suite(raw: Raw, catalogue: Catalogue) -> tuple[SuiteForm | None, list[Mistake]]:
@@ -42,8 +42,10 @@ def check_names(raw: Raw, catalogue: Catalogue) -> Iterator[Finding]:
     """Every name against the plugins, every parameter against its model, and what must fit together."""
     chosen, wrong = choose(raw, catalogue)
     yield from wrong
+    yield from check_needed(raw)
     yield from check_repeats(raw)
     yield from check_same_trials(raw, chosen)
+    yield from check_kernels(raw, chosen)
     yield from check_fit(raw, chosen)
     yield from check_net(raw, catalogue)
     yield from check_budget(raw, chosen, catalogue)
@@ -53,12 +55,20 @@ def check_names(raw: Raw, catalogue: Catalogue) -> Iterator[Finding]:
     yield from check_exclude(raw, chosen, catalogue)
 
 
+def check_needed(raw: Raw) -> Iterator[Finding]:
+    """Tasks and methods need each other; kernels may stand alone."""
+    given = {key for key in ("tasks", "methods", "kernels") if key in raw.data}
+    for key in ("tasks", "methods"):
+        if key not in given and given != {"kernels"}:
+            yield (key,), missing((key,))
+
+
 def check_repeats(raw: Raw) -> Iterator[Finding]:
     """Nothing stands twice in one list."""
     plain: list[Loc] = [("seeds",), ("devices",), ("claims",), ("exclude",), ("measure", "quality"), ("measure", "timing")]
     grids: list[Loc] = [
         (kind, i, "grid", name)
-        for kind in ("tasks", "methods")
+        for kind in ("tasks", "methods", "kernels")
         for i in range(min(len(raw.list_at(kind)), MAX_ENTRIES))
         for name in raw.dict_at(kind, i, "grid")
     ]
@@ -85,11 +95,14 @@ def _net_with_defaults(value: Any) -> Any:
 
 def check_same_trials(raw: Raw, chosen: Chosen) -> Iterator[Finding]:
     """No two entries stand for the same trials; no two are called the same."""
-    for kind, uses in (("task", chosen.tasks), ("method", chosen.methods)):
-        seen: dict[str, Use[Task] | Use[Method]] = {}
+    kinds: tuple[tuple[str, Sequence[Use[Any]]], ...] = (
+        ("task", chosen.tasks), ("method", chosen.methods), ("kernel", chosen.kernels)
+    )  # fmt: skip
+    for kind, uses in kinds:
+        seen: dict[str, Use[Any]] = {}
         for use in uses:
             for values in use.resolved:
-                key = canonical([use.offer.ref, values])
+                key = canonical([use.offer.ref, values, use.entry.get("implementations")])
                 if seen.get(key) is use and not _grid_repeats(use):
                     yield (
                         use.loc,
@@ -109,9 +122,24 @@ def check_same_trials(raw: Raw, chosen: Chosen) -> Iterator[Finding]:
             yield (*use.loc, "as"), f"another method of the suite is called {use.name!r}; pick a name of its own"
 
 
-def _grid_repeats(use: Use[Task] | Use[Method]) -> bool:
+def _grid_repeats(use: Use[Any]) -> bool:
     """Whether a list of the grid holds a value twice, which `check_repeats` has said."""
     return any(True for values in use.entry.get("grid", {}).values() for _ in _repeats((), values, lambda value: value))
+
+
+def check_kernels(raw: Raw, chosen: Chosen) -> Iterator[Finding]:
+    """Each implementation that is named is one of its kernel, and stands there once."""
+    for use in chosen.kernels:
+        loc = (*use.loc, "implementations")
+        yield from _repeats(loc, raw.list_at(*loc), lambda value: value)
+        known = [i.name for i in use.offer.spec.implementations]
+        for i, name in enumerate(raw.list_at(*loc)):
+            if isinstance(name, str) and name not in known:
+                mean = did_you_mean(name, known)
+                yield (
+                    (*loc, i),
+                    f"kernel {use.offer.name!r} has no implementation {shown(name)}{mean} (it has {', '.join(known)})",
+                )
 
 
 def check_fit(raw: Raw, chosen: Chosen) -> Iterator[Finding]:
@@ -237,6 +265,9 @@ def check_measure(raw: Raw, chosen: Chosen, catalogue: Catalogue) -> Iterator[Fi
                 f"no task or probe here gives {shown(name)}{mean} (quantities here: {', '.join(sorted(metrics))})",
             )
     for i, region in enumerate(raw.list_at("measure", "timing")):
+        if isinstance(region, str) and not chosen.tasks and "kernels" in raw.data and region not in KERNEL_REGIONS:
+            mean = did_you_mean(region, KERNEL_REGIONS)
+            yield ("measure", "timing", i), f"kernels have no region {shown(region)}{mean} ({', '.join(KERNEL_REGIONS)})"
         if region == "inference" and chosen.tracks_known and not any(track.spec.inference for track in chosen.tracks):
             yield ("measure", "timing", i), f"no track here ({', '.join(sorted(tracks))}) can time inference; remove it"
 
@@ -258,12 +289,13 @@ def check_exclude(raw: Raw, chosen: Chosen, catalogue: Catalogue) -> Iterator[Fi
     known = [*values, "seed", *(f"net.{name}" for name in Net.model_fields)]
     known += sorted({f"method.{p}" for use in chosen.methods for p in use.offer.spec.params.model_fields})
     known += sorted({f"task.{p}" for use in chosen.tasks for p in use.offer.spec.params.model_fields})
+    known += sorted({f"case.{p}" for use in chosen.kernels for p in use.offer.spec.params.model_fields})
     for i, item in enumerate(raw.list_at("exclude")[:MAX_ENTRIES]):
         if item == {}:
             yield ("exclude", i), "an empty item would leave out every trial; write a pattern, such as {method: relu}"
         for key, pattern in item.items() if isinstance(item, dict) else ():
             loc = ("exclude", i, key)
-            if key not in known and (_all_known(chosen) or not key.startswith(("method.", "task."))):
+            if key not in known and (_all_known(chosen) or not key.startswith(("method.", "task.", "case."))):
                 yield loc, f"trials have no {shown(key)}{did_you_mean(key, known)} (names here: {', '.join(known)})"
             elif isinstance(pattern, list | dict):
                 yield loc, f"got {shown(pattern)}; write one pattern or one value, and another item for another pattern"
@@ -281,6 +313,8 @@ def _values_of_trials(catalogue: Catalogue) -> dict[str, list[str]]:
     return {
         "method": [name for o in catalogue.methods for name in (o.name, o.ref)],
         "task": [name for o in catalogue.tasks for name in (o.name, o.ref)],
+        "kernel": [name for o in catalogue.kernels for name in (o.name, o.ref)],
+        "implementation": sorted({i.name for o in catalogue.kernels for i in o.spec.implementations}),
         "track": [name for o in catalogue.tracks for name in (o.name, o.ref)],
         "device": list(get_args(Device)),
         "role": list(get_args(Role)),

@@ -144,6 +144,18 @@ class MethodForm(Form):
     label: Name | None = Field(None, alias="as", description="a name of its own for this line, for `match.to` and `exclude`")
 
 
+class KernelForm(Form):
+    """A kernel of the suite, timed in fresh processes. A bare name is short for {use: name}."""
+
+    use: Text = Field(description="the kernel's name, or dist/name where two plugins offer one", examples=["crrelu"])
+    implementations: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_ENTRIES)] | None = Field(
+        None, description="which of its implementations (`harness describe NAME`); left out: all"
+    )
+    params: dict[str, JsonValue] = Field({}, description="its case: elements, layout, ...; the rest keep their defaults")
+    grid: dict[str, Values] = Field({}, description="cases with a list each: every combination is timed")
+    zip: dict[str, Values] = Field({}, description="cases with lists of one length: the n-th values go together")
+
+
 class MatchForm(Form):
     """What the harness equalises by turning a width, against which method."""
 
@@ -181,17 +193,21 @@ class LimitsForm(Form):
 
 
 class SuiteForm(Form):
-    """A suite: tasks x methods x parameters x devices x seeds, with net, budget and what to measure."""
+    """A suite: tasks x methods x parameters x devices x seeds, with net, budget and what to measure; or kernels, or both."""
 
     schema_: Literal["harness/suite/1"] = Field(alias="schema", description="the format of this file", examples=[SCHEMA])
     name: Name = Field(description="what records call the suite", examples=["vision"])
     title: Annotated[str, Field(max_length=200)] = Field("", description="one line for people; no part of any identity")
     tasks: Annotated[tuple[TaskForm, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
-        description="the problems (`harness list tasks`)", examples=[["digits"]]
+        (), description="the problems (`harness list tasks`)", examples=[["digits"]]
     )
     methods: Annotated[tuple[MethodForm, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
-        description="the methods (`harness list methods`)", examples=[["relu"]]
+        (), description="the methods (`harness list methods`)", examples=[["relu"]]
     )
+    kernels: Annotated[tuple[KernelForm, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
+        (), description="hot operations to check and time (`harness list kernels`), beside tasks and methods or alone",
+        examples=[["crrelu"]],
+    )  # fmt: skip
     net: Annotated[tuple[Net, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
         (), description="the reference net around each component; a list multiplies; learners bring their own"
     )

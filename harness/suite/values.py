@@ -62,7 +62,7 @@ def normalise(document: Document) -> Raw:
     """Write the shorthands out: `digits` is {use: digits}, one net is a list of one, one device too."""
     assert isinstance(document.data, dict), "a document without a mapping is refused before this"
     raw = Raw(dict(document.data), document)
-    for key in ("tasks", "methods"):
+    for key in ("tasks", "methods", "kernels"):
         if isinstance(entries := raw.data.get(key), list):
             raw.shorthands |= {(key, i) for i, entry in enumerate(entries) if isinstance(entry, str)}
             raw.data[key] = [{"use": entry} if isinstance(entry, str) else entry for entry in entries]
@@ -189,6 +189,11 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _keys_of(model: type[BaseModel], loc: Loc) -> list[str]:
     found = _model_at(model, loc)
     return [f.alias or name for name, f in found.model_fields.items()] if found else []
+
+
+def missing(loc: Loc) -> str:
+    """What is said of a key of the suite that has to be there."""
+    return f"missing; add {_example(SuiteForm, loc)}"
 
 
 def _example(model: type[BaseModel], loc: Loc) -> str:

@@ -1,0 +1,199 @@
+"""`harness compare --kernels`, and how kernels are drawn: after a run, side by side, and for a document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.options import example, json_option, option, registry_option, short
+from harness.errors import HarnessError
+from harness.showing import finite, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.comparing import Comparison, Ratio
+    from harness.kernelboard import Figure, KernelBoard, KernelRow
+
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+
+
+@click.command(
+    "compare", epilog=example("harness compare --kernels eager ours"), short_help="Kernels, commits, days or machines compared."
+)
+@click.argument("names", nargs=-1, metavar="[A B]")
+@click.option("--kernels", is_flag=True, help="Compare times of kernels (the only kind that this version compares).")
+@click.option("--machine", default=None, help="Without A and B: records of this machine. [default: this one]")
+@option("-k", "--kernel", "wanted", multiple=True, metavar="NAME", help="Only this kernel; repeat.")
+@option("--markdown", is_flag=True, help="As Markdown tables, for a document.")
+@registry_option
+@json_option
+def compare_command(
+    names: tuple[str, ...], kernels: bool, machine: str | None, wanted: tuple[str, ...], markdown: bool, registry: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compare A with B: implementations (ours, crrelu/ours), commits, days (2026-11-24) or machines.
+
+    Times of B over times of A, case by case, with 95 % intervals over fresh processes. Without A and B, all implementations of
+    each kernel stand side by side, in multiples of the time in which the same bytes can be copied.
+    """
+    from harness.cli.registry import machine_of, open_registry, say_warnings
+    from harness.comparing import compare_kernels
+    from harness.kernelboard import make_kernel_boards
+    from harness.provenance import machine_id
+
+    if not kernels:
+        raise HarnessError("say what to compare: this version compares the times of kernels, with --kernels")
+    if len(names) not in (0, 2):
+        raise HarnessError(f"got {len(names)} names; give two, such as `harness compare --kernels eager ours`, or none")
+    opened = open_registry(registry)
+    if names:
+        found = compare_kernels(opened, *names)
+        kept = tuple(r for r in found.ratios if not wanted or short(r.where["kernel"]) in wanted)
+        draw_comparison(dataclasses.replace(found, ratios=kept), as_json, markdown)
+    else:
+        boards = make_kernel_boards(opened, machine or machine_of(opened, machine_id()))
+        draw_kernel_boards([b for b in boards if not wanted or short(b.kernel) in wanted], as_json=as_json, markdown=markdown)
+    say_warnings(opened)
+
+
+# Side by side -----------------------------------------------------------------------------------------------------------
+
+
+def draw_kernel_boards(boards: Sequence[KernelBoard], *, as_json: bool, markdown: bool = False) -> None:
+    """One table a kernel and device: implementations by case, times with multiples of the memory floor."""
+    if as_json:
+        click.echo(json.dumps(finite([dataclasses.asdict(b) for b in boards])))
+    elif not boards:
+        click.echo("no kernels timed here yet; run `harness run kernels`")
+    for board in boards if not as_json else ():
+        table = board_cells(board)
+        (print_markdown if markdown else print_table)(board_title(board), table, right_from=2)
+        for line in footnotes(board):
+            click.echo(line)
+        click.echo()
+
+
+def board_title(board: KernelBoard) -> str:
+    threads = board.shared["threads"]
+    what = f"{board.shared['device']} {board.shared['dtype']}, {threads} thread{'s' if threads != 1 else ''}"
+    return (
+        f"{short(board.kernel)} | {what} | torch {board.shared['torch_version']} | machine {one_line(board.shared['machine'])}"
+    )
+
+
+def board_cells(board: KernelBoard) -> list[list[str]]:
+    """The heading, then one line an implementation; a case is named on its first."""
+    shown = [["case", "implementation", *(region.replace("_", "+") for region in board.regions), "extra B", "error", "ok/fail"]]
+    last = None
+    for row in board.rows:
+        case = "" if row.case == last else row.case
+        last = row.case
+        cells = [time_cell(row.figures.get(region)) for region in board.regions]
+        error = "" if row.error is None else f"{row.error:.1e}"
+        shown.append([case, name_cell(row), *cells, extra_cell(row), error, f"{row.n_ok}/{row.n_failed}"])
+    return shown
+
+
+def name_cell(row: KernelRow) -> str:
+    marks = " (fallback)" if row.fallback else ""
+    return one_line(row.implementation) + marks
+
+
+def time_cell(figure: Figure | None) -> str:
+    """`7.21 ms 1.04x`: the median, and multiples of the memory floor; `!` where the reading is doubtful."""
+    if figure is None:
+        return "-"
+    floor = "" if figure.floor_multiple is None else f" {figure.floor_multiple:.2f}x"
+    return f"{seconds(figure.time_s)}{floor}{' !' if figure.doubtful else ''}"
+
+
+def extra_cell(row: KernelRow) -> str:
+    """The most memory beyond inputs, outputs and gradients, of any region."""
+    known = [f.extra_bytes for f in row.figures.values() if f.extra_bytes is not None]
+    return f"{max(known):,.0f}" if known else ""
+
+
+def seconds(value: float) -> str:
+    scale, unit = next(((s, u) for s, u in UNITS if value >= s), UNITS[-1])
+    return f"{value / scale:.3g} {unit}"
+
+
+def footnotes(board: KernelBoard) -> list[str]:
+    rates = ", ".join(f"{case} {rate / 1e9:.1f} GB/s" for case, rate in board.copy_rates.items())
+    lines = [f"x: multiples of the time in which the same bytes are copied here ({rates})"] if rates else []
+    if any(figure.doubtful for row in board.rows for figure in row.figures.values()):
+        again = f"harness run kernels --force -t {short(board.kernel)}"
+        lines.append(f"!: doubtful, the machine was busy or the samples spread widely; `{again}` on a quiet machine settles it")
+    if any(row.fallback for row in board.rows):
+        lines.append("fallback: our code cannot run here, eager code ran instead; not ranked (`harness logs` says why)")
+    if any(row.n_failed for row in board.rows):
+        lines.append("a result that is wrong is not timed: `harness status --failed` says which check caught it")
+    return lines
+
+
+# A against B ------------------------------------------------------------------------------------------------------------
+
+
+def draw_comparison(found: Comparison, as_json: bool, markdown: bool) -> None:
+    from harness.comparing import by_kernel
+
+    if as_json:
+        click.echo(json.dumps(finite(dataclasses.asdict(found))))
+        return
+    for kernel, ratios in by_kernel(found.ratios):
+        heading = ["case", "region", one_line(found.a), one_line(found.b), "ratio", "95 %", "processes", "verdict"]
+        title = f"{short(kernel)}: time of {one_line(found.b)} over time of {one_line(found.a)}"
+        (print_markdown if markdown else print_table)(title, [heading, *map(ratio_cells, ratios)], right_from=2)
+        click.echo()
+    for difference in found.differs:
+        click.echo(f"note: the two sides differ in {one_line(difference)}; times of different machines or torches say little")
+
+
+def ratio_cells(ratio: Ratio) -> list[str]:
+    from harness.kernelboard import label_of
+
+    where = ratio.where
+    case = " ".join(
+        [label_of(where), where["device"], where["dtype"], *([where["implementation"]] if "implementation" in where else [])]
+    )
+    interval = "-" if ratio.low is None or ratio.high is None else f"{ratio.low:.3f} to {ratio.high:.3f}"
+    cells = [case, where["region"].replace("_", "+"), seconds(ratio.a_s), seconds(ratio.b_s), f"{ratio.ratio:.3f}", interval]
+    return [one_line(cell) for cell in (*cells, f"{ratio.n_a} / {ratio.n_b}", ratio.verdict)]
+
+
+# Tables -----------------------------------------------------------------------------------------------------------------
+
+
+def print_table(title: str, cells: Sequence[Sequence[str]], right_from: int) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.cli.drawing import console
+
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for i, name in enumerate(cells[0]):
+        table.add_column(Text(name), justify="right" if i >= right_from else "left", no_wrap=True)
+    for row in cells[1:]:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def print_markdown(title: str, cells: Sequence[Sequence[str]], right_from: int) -> None:
+    """A GitHub table; a bar in a name would end its cell."""
+    click.echo(f"**{title}**\n")
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    rule = ["---" if i < right_from else "--:" for i in range(len(cells[0]))]
+    for row in (lines[0], rule, *lines[1:]):
+        click.echo(f"| {' | '.join(row)} |")
+    click.echo()
+
+
+COMMANDS = [compare_command]
