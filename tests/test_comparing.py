@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kernel_samples import kernel_attempt, kernel_trial
+from registry_samples import WHERE
 from scipy import stats
 
 from harness.comparing import compare_kernels, half_width, verdict
 from harness.errors import HarnessError
 from harness.registry import Registry
-from tests.kernel_samples import kernel_attempt, kernel_trial
-from tests.registry_samples import WHERE
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (3, 7), (10, 4)])

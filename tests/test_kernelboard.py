@@ -6,14 +6,14 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from kernel_samples import kernel_attempt, kernel_trial
+from registry_samples import MACHINE
 
 from harness.cli.kernels import compare_command, seconds
 from harness.kernelboard import make_kernel_boards
 from harness.leaderboard import make_leaderboards
 from harness.records import Measurement
 from harness.registry import Registry
-from tests.kernel_samples import kernel_attempt, kernel_trial
-from tests.registry_samples import MACHINE
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from registry_samples import ACCURACY, WHERE, flip_a_bit, make_attempt, make_tri
 
 from harness.errors import HarnessError
 from harness.records import Attempt, Measurement, Resources, Timing
-from harness.registry import Registry, duck, index, io, query, schema
+from harness.registry import Registry, duck, folding, index, io, query, schema
 from harness.registry.files import Layout, content_name
 from harness.registry.reading import Entry, Reader
 
@@ -31,6 +31,7 @@ QUESTIONS = (
     "SELECT * FROM measurements",
     "SELECT * FROM timings",
     "SELECT * FROM v_leaderboard",
+    "SELECT * FROM v_kernels",
     "SELECT a.method, m.quantity, m.value FROM v_latest a JOIN measurements m USING (attempt_id) WHERE m.part = 'test'",
 )
 
@@ -298,6 +299,21 @@ def plant(registry: Registry, path: Path, content: bytes, note: index.Note) -> N
     path.write_bytes(content)
     told = replace(note, state=io.size_and_time(path))
     (registry.path / "index" / index.NOTE).write_bytes(told.encode())
+
+
+def test_a_fold_of_what_the_index_knows_is_not_read_again(registry, monkeypatch):
+    """It holds the same rows as the files that it replaces: a compaction costs the index nothing."""
+    for number in range(30):
+        registry.append(make_attempt(number, make_trial(seed=number)))
+    reader, layout = Reader(Layout(registry.path)), Layout(registry.path)
+    made = index.refresh(reader, layout)
+    folding.compact(registry._reader, layout, everything=True)
+
+    found = index.find(Reader(layout), layout)
+
+    assert made is not None
+    assert found is not None
+    assert (found.note.file, found.lacks) == (made.note.file, ())
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncation"])
