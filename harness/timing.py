@@ -1,12 +1,14 @@
 """Timing: warm-up, calibration, samples until the median is known well enough. Imports no torch.
 
-`verdict` is the stop rule, a pure function of the samples so far; `measure` applies it to a callable. The clocks and the
-device's synchronisation are passed in. Every sample is kept: summaries are computed when read.
+`verdict` is the stop rule, a pure function of the samples so far; `measure` applies it to a callable; `doubts` says what makes
+the samples of a finished measurement doubtful. The clocks and the device's synchronisation are passed in. Every sample is
+kept, outliers too: summaries are computed when read.
 """
 
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +18,16 @@ from typing import Literal
 import numpy as np
 
 StopReason = Literal["precise", "settled_noisy", "time_limit"]
+Clock = Literal["host", "device"]
 CONFIDENCE = 0.95
 SETTLED_AFTER = 100  # samples before noise is called settled
 SETTLED_SPREAD = (
     0.10  # relative spread of the noise estimates over the later half; a range over median is known to about 1 / sqrt(n)
 )
+CONTENDED = 1.2  # wall time over the time that the process had
+NOISY, VERY_NOISY = 0.10, 0.25  # interquartile range over median
+DRIFT_SPREAD = 0.01  # relative spread of what hangs together in time: less than the stop rule's precision is no drift
+FEW_SAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,9 @@ class Samples:
     """Raw readings, seconds a call, wall and process time side by side; warm-up calls are counted and not kept.
 
     calls_per_sample: calls that one reading averages over, 1 but for very short ones.
+    faults_per_call: minor page faults of the process, mean over all samples; None: not counted.
+    clock: whose seconds wall_s are. "device": the device's own, and cpu_s is what the host spent to launch the work.
+    launch: how a device was given its work ("events", "graph of 64 calls", ...), and why not otherwise; "" on a CPU.
     """
 
     wall_s: tuple[float, ...]
@@ -57,6 +67,14 @@ class Samples:
     warmup: int
     calls_per_sample: int
     stop_reason: StopReason
+    faults_per_call: float | None = None
+    clock: Clock = "host"
+    launch: str = ""
+
+
+def minor_faults() -> int:
+    """Page faults of this process so far that needed no disk: memory that was touched for the first time."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def measure(
@@ -66,30 +84,37 @@ def measure(
     rule: StopRule | None = None,
     wall: Callable[[], float] = time.perf_counter,
     cpu: Callable[[], float] = time.process_time,
+    faults: Callable[[], int] = minor_faults,
 ) -> Samples:
-    """Time `fn` until the rule stops it. synchronize waits for the device; it is called before each clock is read."""
+    """Time `fn` until the rule stops it. synchronize waits for the device; it is called before each clock is read.
+
+    faults: a counter of page faults; only what it counts within samples is taken.
+    """
     rule = rule or StopRule()
     began = wall()
     warmup, per_call_s = warm_up(fn, synchronize, rule, wall)
     inner = max(1, math.ceil(rule.min_sample_s / per_call_s)) if per_call_s > 0 else 1
     walls: list[float] = []
     cpus: list[float] = []
+    faulted = 0
     checks = Checkpoints(rule.min_samples)
     while True:
         synchronize()
+        faulted_before = faults()
         cpu_before, wall_before = cpu(), wall()
         for _ in range(inner):
             fn()
         # CUDA launches return early: without this the clock stops before the work does.
         synchronize()
         wall_after, cpu_after = wall(), cpu()
+        faulted += faults() - faulted_before
         walls.append((wall_after - wall_before) / inner)
         cpus.append((cpu_after - cpu_before) / inner)
         elapsed_s = wall_after - began
         if elapsed_s >= rule.limit_s or checks.due(len(walls)):
             reason = verdict(walls, elapsed_s, rule, total_s=sum(walls) * inner)
             if reason is not None:
-                return Samples(tuple(walls), tuple(cpus), warmup, inner, reason)
+                return Samples(tuple(walls), tuple(cpus), warmup, inner, reason, faulted / (len(walls) * inner))
 
 
 def warm_up(
@@ -195,3 +220,58 @@ def noise_settled(samples: Sequence[float]) -> bool:
 def relative_iqr(samples: Sequence[float]) -> float:
     low, middle, high = np.quantile(np.asarray(samples, dtype=np.float64), [0.25, 0.5, 0.75])
     return float((high - low) / middle) if middle > 0 else 0.0
+
+
+def doubts(samples: Samples, threads: int = 1) -> tuple[str, ...]:
+    """What makes a measurement doubtful, in this order; () where nothing does.
+
+    contended: the process waited for a core (wall x threads / CPU time > 1.2); times of the host's clock only. With several
+    threads also where the work leaves some of them idle.
+    Of the readings that times are told in (`readings`): noisy, or very_noisy: the interquartile range is more than a tenth, or
+    a quarter, of the median.   drift: they hang together in time, and by more than a hundredth of the median; the interval of
+    the median, which takes them for independent, is then too narrow.   few_samples: fewer than 20.
+    """
+    told = readings(samples, threads)
+    if not told:
+        return ("few_samples",)
+    spread = relative_iqr(told)
+    found = {
+        "contended": samples.clock == "host" and contention(samples, threads) > CONTENDED,
+        "noisy": NOISY < spread <= VERY_NOISY,
+        "very_noisy": spread > VERY_NOISY,
+        "drift": drifts(told),
+        "few_samples": len(told) < FEW_SAMPLES,
+    }
+    return tuple(name for name, holds in found.items() if holds)
+
+
+def readings(samples: Samples, threads: int = 1) -> tuple[float, ...]:
+    """The readings that a time is told in: process time where one thread of the host does all the work, for a busy machine
+    does not stretch it; else the time that passed, on a device by its own clock."""
+    return samples.cpu_s if samples.clock == "host" and threads == 1 else samples.wall_s
+
+
+def contention(samples: Samples, threads: int = 1) -> float:
+    """Wall time x threads over process time, of all samples together: 1 where the process never waited."""
+    wall_s, cpu_s = math.fsum(samples.wall_s) * threads, math.fsum(samples.cpu_s)
+    if cpu_s > 0:
+        return wall_s / cpu_s
+    return math.inf if wall_s > 0 else 1.0
+
+
+def drifts(samples: Sequence[float]) -> bool:
+    """Whether neighbours resemble each other more than chance allows (95 %), and to an extent that a median would show.
+
+    Far outliers are drawn in to the fences of Tukey first: one of them would otherwise hide the correlation of all others.
+    """
+    x = np.asarray(samples, dtype=np.float64)
+    low, middle, high = np.quantile(x, [0.25, 0.5, 0.75])
+    reach = 1.5 * (high - low)
+    x = np.clip(x, low - reach, high + reach)
+    x = x - x.mean()
+    total = float(np.dot(x, x))
+    if len(x) < 3 or total <= 0 or middle <= 0:
+        return False
+    r1 = abs(float(np.dot(x[1:], x[:-1]))) / total
+    shared_spread = math.sqrt(r1 * total / len(x)) / middle
+    return bool(r1 > 2 / math.sqrt(len(x)) and shared_spread > DRIFT_SPREAD)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+import mmap
 
 import numpy as np
 import pytest
 
-from harness.timing import StopRule, interval_rank, measure, median_interval, noise_settled, relative_half_width, verdict
+from harness.timing import (
+    Samples,
+    StopRule,
+    doubts,
+    interval_rank,
+    measure,
+    median_interval,
+    noise_settled,
+    readings,
+    relative_half_width,
+    verdict,
+)
 
 RULE = StopRule()
 
@@ -135,3 +147,114 @@ def test_a_call_that_outlasts_the_limit_is_one_sample():
 
     assert samples.stop_reason == "time_limit"
     assert (samples.warmup, len(samples.wall_s)) == (1, 1)
+
+
+# Page faults ------------------------------------------------------------------------------------------------------------
+
+
+def test_page_faults_are_those_of_samples_not_of_warm_up():
+    """The first call touches memory for the first time; the figure is what every call costs."""
+    clock, faulted = Clock(), [0]
+
+    def call() -> None:
+        faulted[0] += 3 if faulted[0] else 1000
+        clock.work(1e-5)  # several calls a sample
+
+    samples = measure(call, wall=clock, cpu=clock, faults=lambda: faulted[0])
+
+    assert samples.calls_per_sample > 1
+    assert samples.faults_per_call == 3.0
+
+
+def test_a_call_that_touches_new_memory_shows_its_page_faults():
+    """64 pages, mapped anew: it is these that make an operation on large tensors slow under the default malloc."""
+
+    def touch(pages: mmap.mmap) -> None:
+        for at in range(0, 64 * mmap.PAGESIZE, mmap.PAGESIZE):
+            pages[at] = 1
+
+    def anew() -> None:
+        with mmap.mmap(-1, 64 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
+            touch(pages)
+
+    rule = StopRule(limit_s=0.3)
+    with mmap.mmap(-1, 64 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as kept:
+        again = measure(lambda: touch(kept), rule=rule)
+
+    assert 64 <= measure(anew, rule=rule).faults_per_call < 66
+    assert again.faults_per_call < 1
+
+
+# Doubts -----------------------------------------------------------------------------------------------------------------
+
+
+def samples_of(times, wall=None, **changes):
+    """Samples of one CPU thread whose process time is `times`."""
+    times = tuple(float(t) for t in times)
+    wall = times if wall is None else tuple(float(t) for t in wall)
+    return Samples(wall, times, 3, 1, "precise", **changes)
+
+
+def noise(n, spread, seed=5):
+    return 1e-3 * (1 + spread * np.random.default_rng(seed).standard_normal(n))
+
+
+def outliers(times, every=50, factor=40.0):
+    times = np.array(times)
+    times[::every] *= factor
+    return times
+
+
+@pytest.mark.parametrize(
+    ("told", "samples"),
+    [
+        ((), samples_of(noise(500, 0.01))),
+        ((), samples_of([1e-3] * 30)),
+        ((), samples_of(outliers(noise(500, 0.01)))),  # an interrupt now and then moves no median
+        (("contended",), samples_of(noise(500, 0.01), wall=1.3 * noise(500, 0.01))),
+        ((), samples_of(noise(500, 0.01), wall=1.1 * noise(500, 0.01))),
+        (("noisy",), samples_of(noise(500, 0.12))),
+        (("very_noisy",), samples_of(noise(500, 0.25))),
+        (("drift",), samples_of(noise(500, 0.01) * np.linspace(1, 1.08, 500))),  # a CPU that gets warm
+        (("drift",), samples_of(outliers(noise(500, 0.01) * np.linspace(1, 1.08, 500)))),  # and outliers do not hide it
+        (("drift",), samples_of(np.tile([1.00e-3, 1.05e-3], 200))),  # two sets of operands, one better placed
+        ((), samples_of(noise(500, 0.001) * np.linspace(1, 1.004, 500))),  # a drift, but not one to speak of
+        (("few_samples",), samples_of(noise(19, 0.01))),
+        (("contended", "very_noisy", "few_samples"), samples_of(noise(12, 0.4), wall=[1.0] * 12)),
+        (("few_samples",), samples_of([])),
+    ],
+)  # fmt: skip
+def test_what_makes_a_measurement_doubtful_is_told(told, samples):
+    """All samples stay in the record; what they are worth is said beside them."""
+    assert doubts(samples) == told
+
+
+def test_white_noise_is_seldom_taken_for_a_drift():
+    """Two standard errors of a correlation: one in twenty."""
+    found = [doubts(samples_of(noise(100, 0.05, seed))) for seed in range(400)]
+
+    assert sum("drift" in each for each in found) / len(found) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_threads_that_share_the_work_are_no_contention():
+    """Two threads on two cores spend two seconds of process time a second; one thread's worth would mean that one waited."""
+    both, one = samples_of([2e-3] * 30, wall=[1e-3] * 30), samples_of([1e-3] * 30, wall=[1e-3] * 30)
+
+    assert doubts(both, threads=2) == ()
+    assert doubts(one, threads=2) == ("contended",)
+
+
+def test_a_devices_time_is_not_held_against_the_hosts():
+    """A launch takes microseconds of the host and the kernel milliseconds of the device: nobody waited for a core."""
+    samples = samples_of([5e-6] * 30, wall=noise(30, 0.3), clock="device")
+
+    assert doubts(samples) == ("very_noisy",)
+    assert readings(samples) == samples.wall_s
+
+
+def test_one_thread_is_told_in_process_time_and_several_in_the_time_that_passed():
+    """A busy machine stretches the one and not the other; of several threads the sum says nothing about how long it took."""
+    samples = samples_of([1e-3], wall=[4e-3])
+
+    assert readings(samples, threads=1) == (1e-3,)
+    assert readings(samples, threads=2) == (4e-3,)

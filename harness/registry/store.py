@@ -216,12 +216,27 @@ class Registry:
         facts += [("data", digest, covered) for digest, covered in where.data_facts.items()]
         for kind, name, content in facts:
             if content:
-                text = json.dumps({"kind": kind, "name": name, "facts": content}, sort_keys=True, default=str).encode()
-                path = self._layout / "facts" / content_name(text, ".json")
-                if not renew(path):
-                    publish(self._layout, text, path)
+                self._publish_facts(kind, name, content)
         io.fsync_dir(self._layout / "facts")  # also those that were there: who wrote them may have died before
         self._kept_facts.add(key)
+
+    def _publish_facts(self, kind: str, name: str, content: Mapping[str, Any]) -> None:
+        """Raises OSError."""
+        text = json.dumps({"kind": kind, "name": name, "facts": content}, sort_keys=True, default=str).encode()
+        path = self._layout / "facts" / content_name(text, ".json")
+        if not renew(path):
+            publish(self._layout, text, path)
+
+    def keep_facts(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
+        """Keep what is of no attempt, such as a check of a machine; durable when this returns. It is never collected.
+
+        name: another one for whatever differs; two facts of one kind and name are a conflict. Raises RegistryError.
+        """
+        try:
+            self._publish_facts(kind, name, facts)
+            io.fsync_dir(self._layout / "facts")
+        except OSError as exc:
+            raise self._error(f"cannot keep {kind} {name}", exc) from exc
 
     def begin(self, trial: Trial, provenance: Provenance, attempt_id: str | None = None) -> Path:
         """Mark that an attempt starts: if this process dies before `end`, the next sweep records it as `interrupted`.
@@ -454,7 +469,8 @@ class Registry:
         return self._reader.annotations()
 
     def facts(self) -> list[dict[str, Any]]:
-        """What attempts share: {"kind": "machine" | "environment" | "data", "name": the digest in the rows, "facts"}."""
+        """What attempts share: {"kind": "machine" | "environment" | "data", "name": the digest in the rows, "facts"}; and what
+        `keep_facts` kept: "ceilings", the checks of machines."""
         return self._reader.facts()
 
     def read_blob(self, sha256: str) -> bytes:
