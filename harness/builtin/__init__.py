@@ -1,13 +1,17 @@
-"""The core's own plugin: two tracks, their tasks, the baselines. It has no door that other plugins lack."""
+"""The core's own plugin: two tracks, their tasks, the baselines, and kernels to compare with.
+
+It has no door that other plugins lack.
+"""
 
 from __future__ import annotations
 
 from harness.builtin.baselines import METHODS
 from harness.builtin.datasets import DATASETS
+from harness.builtin.kernels import KERNELS
 from harness.builtin.tasks import TASKS
 from harness.builtin.tracks import PROBES, TRACKS
 from harness.hookspecs import hookimpl
-from harness.specs import Dataset, Method, Probe, Task, Track
+from harness.specs import Dataset, Kernel, Method, Probe, Task, Track
 
 
 @hookimpl
@@ -33,3 +37,8 @@ def harness_probes() -> list[Probe]:
 @hookimpl
 def harness_datasets() -> list[Dataset]:
     return DATASETS
+
+
+@hookimpl
+def harness_kernels() -> list[Kernel]:
+    return KERNELS

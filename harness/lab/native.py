@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from torch import Tensor
@@ -60,11 +61,11 @@ def _load(source: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     compiler = find_compiler()
     key = digest({"source": source, "flags": [*FLAGS, *flags], "compiler": version(compiler), "cpu": cpu_features()})
     path = cache_root() / "native" / f"{key}.so"
-    if path.is_file():
+    if is_whole(path):
         try:
             return ctypes.CDLL(str(path))
         except OSError:
-            path.unlink(missing_ok=True)  # torn, or of another C library: made anew
+            pass  # of another C library: made anew
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         compile_into(compiler, source, flags, path)
@@ -86,7 +87,18 @@ def compile_into(compiler: str, source: str, flags: Sequence[str], path: Path) -
         done = subprocess.run([compiler, *FLAGS, "-o", str(made), str(code), *flags], capture_output=True, text=True)
         if done.returncode:
             raise NoCompiler(f"{compiler} cannot compile this: {done.stderr.strip()[-MAX_SAID:]}")
+        content = made.read_bytes()
+        made.write_bytes(content + sha256(content).digest())  # what follows the last section is nothing to the loader
         made.replace(path)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file ends with the SHA-256 of the rest: to load a torn library is to die of it."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return sha256(content[:-32]).digest() == content[-32:]
 
 
 @cache

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness import All, Claim, Component, Metric, Paper, Params, Probe, better, hookimpl, non_inferior
+from harness import (
+    All,
+    Claim,
+    Component,
+    Implementation,
+    Kernel,
+    KernelCase,
+    Metric,
+    Paper,
+    Params,
+    Probe,
+    better,
+    hookimpl,
+    non_inferior,
+)
 
 ARXIV = "https://arxiv.org/abs/2405.12954"
 REVIEWS = "https://openreview.net/forum?id=7TZYM6Hm9p"
@@ -40,6 +54,40 @@ PROBES = [
         "harness_papers.crrelu.method:measure_eps",
     ),
 ]
+
+CODE = "harness_papers.crrelu.kernels"
+
+
+def least_flops(case: KernelCase, itemsize: int) -> dict[str, int]:
+    """exp counts as one operation. Forward 8 an element; backward 9 for the slope, 2 for the gradient of eps."""
+    return {"forward": 8 * case.elements, "backward": 11 * case.elements}
+
+
+def least_bytes(case: KernelCase, itemsize: int) -> dict[str, int]:
+    """Forward reads x and writes y; backward reads x and y's gradient and writes x's. eps and its gradient count as nothing."""
+    return {"forward": 2 * case.elements * itemsize, "backward": 3 * case.elements * itemsize}
+
+
+KERNELS = [
+    Kernel(
+        "crrelu",
+        inputs=f"{CODE}:make_inputs",
+        implementations=(
+            Implementation("eager", "eager", f"{CODE}:run_eager", summary="the paper's formula, one torch operation a sign"),
+            Implementation("eager_function", "eager", f"{CODE}:run_eager_function", summary="the layer: keeps only x"),
+            Implementation("compiled", "compiled", f"{CODE}:run_eager", summary="the paper's formula through torch.compile"),
+            Implementation(
+                "ours", "ours", f"{CODE}:run_ours", fallback=f"{CODE}:why_fallback",
+                summary="one pass forward, one backward: C on the CPU (float32), Triton on CUDA",
+            ),
+        ),
+        reference=f"{CODE}:reference",
+        flops=least_flops,
+        bytes=least_bytes,
+        summary="max(0, x) + eps x exp(-x^2 / 2), with the gradient of eps",
+        source=ARXIV,
+    ),
+]  # fmt: skip
 
 SAMPLES = {"budget__samples_seen": 40 * 1_078}  # 40 passes over the train part of digits
 MLP = {"net__arch": "mlp", "net__width": 128, "net__depth": 2, **SAMPLES}
@@ -147,3 +195,8 @@ def harness_methods() -> list[Component]:
 @hookimpl
 def harness_probes() -> list[Probe]:
     return PROBES
+
+
+@hookimpl
+def harness_kernels() -> list[Kernel]:
+    return KERNELS

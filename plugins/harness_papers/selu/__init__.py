@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness import All, Cell, Claim, Component, Diff, Metric, Over, Paper, Params, Probe, Rank, Within, given, hookimpl
+from harness import (
+    All,
+    Cell,
+    Claim,
+    Component,
+    Diff,
+    Implementation,
+    Kernel,
+    KernelCase,
+    Metric,
+    Over,
+    Paper,
+    Params,
+    Probe,
+    Rank,
+    Within,
+    given,
+    hookimpl,
+)
 
 ARXIV = "https://arxiv.org/abs/1706.02515"
 REPOSITORY = "https://github.com/bioinf-jku/SNNs"
@@ -50,6 +68,40 @@ PROBES = [
         "harness_papers.selu.method:measure_moments",
     ),
 ]
+
+CODE = "harness_papers.selu.kernels"
+
+
+def least_flops(case: KernelCase, itemsize: int) -> dict[str, int]:
+    """Of the branch that is taken on average half the time, exp as one operation: forward 2, backward 2.5 an element."""
+    return {"forward": 2 * case.elements, "backward": 5 * case.elements // 2}
+
+
+def least_bytes(case: KernelCase, itemsize: int) -> dict[str, int]:
+    """Forward reads x and writes y; backward reads x (or y) and y's gradient and writes x's."""
+    return {"forward": 2 * case.elements * itemsize, "backward": 3 * case.elements * itemsize}
+
+
+KERNELS = [
+    Kernel(
+        "selu",
+        inputs=f"{CODE}:make_inputs",
+        implementations=(
+            Implementation("eager", "eager", f"{CODE}:run_eager", summary="torch's own operation"),
+            Implementation("formula", "eager", f"{CODE}:run_formula", summary="the paper's formula, a torch operation a sign"),
+            Implementation("compiled", "compiled", f"{CODE}:run_eager", summary="torch's operation through torch.compile"),
+            Implementation(
+                "ours", "ours", f"{CODE}:run_ours", fallback=f"{CODE}:why_fallback",
+                summary="one pass forward, one backward: C on the CPU (float32), Triton on CUDA",
+            ),
+        ),
+        reference=f"{CODE}:reference",
+        flops=least_flops,
+        bytes=least_bytes,
+        summary="lambda x for x > 0, lambda alpha (exp(x) - 1) else",
+        source=ARXIV,
+    ),
+]  # fmt: skip
 
 # What every task gets: plain SGD as in the paper's figure 1, a rate that trains shallow nets of all methods.
 PASSES = 40
@@ -197,3 +249,8 @@ def harness_methods() -> list[Component]:
 @hookimpl
 def harness_probes() -> list[Probe]:
     return PROBES
+
+
+@hookimpl
+def harness_kernels() -> list[Kernel]:
+    return KERNELS
