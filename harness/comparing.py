@@ -96,8 +96,8 @@ def side_of(rows: Sequence[Row], name: str) -> tuple[str, list[Row]]:
     for kind, fits in kinds:
         if found := [row for row in rows if fits(row)]:
             return kind, found
-    there = {kind: sorted({str(row[column]) for row in rows}) for kind, column in (
-        ("implementations", "implementation"), ("machines", "machine"), ("days", "day"), ("commits", "git_commit"))}  # fmt: skip
+    columns = {"implementations": "implementation", "machines": "machine", "days": "day", "commits": "git_commit"}
+    there = {kind: sorted({str(row[column]) for row in rows}) for kind, column in columns.items()}
     told = "; ".join(f"{kind} {', '.join(names[-8:])}" for kind, names in there.items())
     raise HarnessError(f"no timed kernels of {name!r}; there are {told}")
 
@@ -146,7 +146,7 @@ def verdict(low: float | None, high: float | None) -> Verdict:
     """No significance is no sameness: `same` wants the whole interval near 1."""
     if low is None or high is None:
         return "ambiguous"
-    if 1 - SAME <= low and high <= 1 + SAME:
+    if low >= 1 - SAME and high <= 1 + SAME:
         return "same"
     return "slower" if low > 1 else "faster" if high < 1 else "ambiguous"
 

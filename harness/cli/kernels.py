@@ -26,7 +26,7 @@ UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
     "compare", epilog=example("harness compare --kernels eager ours"), short_help="Kernels, commits, days or machines compared."
 )
 @click.argument("names", nargs=-1, metavar="[A B]")
-@click.option("--kernels", is_flag=True, help="Compare times of kernels (the only kind that this version compares).")
+@option("--kernels", is_flag=True, help="Compare times of kernels (the only kind that this version compares).")
 @click.option("--machine", default=None, help="Without A and B: records of this machine. [default: this one]")
 @option("-k", "--kernel", "wanted", multiple=True, metavar="NAME", help="Only this kernel; repeat.")
 @option("--markdown", is_flag=True, help="As Markdown tables, for a document.")
