@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
-import resource
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asv_tools import git, graph_values, run_asv
 from browser.chromium import dump_page, lacking
 from registry_samples import WHERE, make_trial, name_of
 
@@ -27,14 +25,7 @@ from harness.registry import Registry
 COMMITS = 30
 STEP = 18  # the commit, counted from 0, from which the kernel is 15 % slower
 SLOWER = 1.15
-ASV_MEMORY = 4 << 30  # bytes; one infinity in a file makes asv ask for all there is
 KERNEL = "paper-harness-papers/swish"
-
-
-def git(repository: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    command = ["git", "-C", str(repository), *identity, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 def make_repository(folder: Path, count: int) -> list[str]:
@@ -386,26 +377,6 @@ def test_a_folder_that_is_no_repository_is_refused_with_the_mend(tmp_path, fille
 
 
 # asv -------------------------------------------------------------------------------------------------------------------
-
-
-def run_asv(folder: Path, *arguments: str) -> str:
-    """What asv prints; it may not take more than ASV_MEMORY."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (ASV_MEMORY, ASV_MEMORY))
-
-    command = [sys.executable, "-m", "asv", *arguments]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, preexec_fn=limit, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
-def graph_values(html: Path) -> Iterator[float]:
-    """Every number in the published graphs; summaries repeat them."""
-    for path in (html / "graphs").rglob("*.json"):
-        if path.name.startswith(PREFIX) and "summary" not in path.relative_to(html).parts:
-            for _, values in json.loads(path.read_text()):
-                yield from (v for v in (values if isinstance(values, list) else [values]) if v is not None and v == v)
 
 
 def fill_with_a_step(filler: Filler, commits: Sequence[str]) -> None:
