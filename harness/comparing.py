@@ -28,8 +28,8 @@ SELECT m.task AS kernel, m.task_params AS "case", m.device, m.dtype, m.threads, 
        split_part(m.method, '/', -1) AS implementation, m.seed, m.value AS time_s, a.git_commit,
        strftime(m.started_at AT TIME ZONE 'UTC', '%Y-%m-%d') AS day, m.attempt_id
 FROM measurements AS m JOIN (SELECT attempt_id, git_commit FROM attempts WHERE kind = 'kernel') AS a USING (attempt_id)
-WHERE m.status = 'ok' AND m.quantity = 'time' AND m.value > 0 AND m.annotation IS DISTINCT FROM 'invalid'
-  AND m.part <> 'copy'
+WHERE m.status = 'ok' AND m.quantity = 'time' AND m.value > 0 AND isfinite(m.value) AND m.part <> 'copy'
+  AND m.annotation IS DISTINCT FROM 'invalid'
 ORDER BY m.started_at, m.attempt_id
 """
 

@@ -126,7 +126,7 @@ def figure_of(row: Mapping[str, Any]) -> Figure:
 
 
 def label_of(row: Mapping[str, Any]) -> str:
-    case = read_json(row["case"])
+    case = read_json(row["case"] or "")
     known = isinstance(case, dict) and isinstance(case.get("elements", 0), int)
     return case_text(case) if known else str(row["case"])[:MAX_SHOWN]
 

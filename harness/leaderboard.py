@@ -183,7 +183,8 @@ scores AS (
     FROM measurements JOIN latest USING (attempt_id) WHERE part = 'test' AND value IS NOT NULL GROUP BY quantity),
 regions AS (
     SELECT place, region, median(sample_wall_s) AS median_s
-    FROM timings JOIN latest USING (attempt_id) WHERE status = 'ok' GROUP BY place, region)
+    FROM timings JOIN latest USING (attempt_id)
+    WHERE status = 'ok' AND region IS NOT NULL AND isfinite(sample_wall_s) GROUP BY place, region)
 SELECT (SELECT list(g) FROM groups g) AS groups, (SELECT list(s) FROM scores s) AS scores,
        (SELECT list(r ORDER BY place, region) FROM regions r) AS regions
 """

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from registry_samples import WHERE, make_attempt, make_trial
-
 from harness.identity import pair_key, series_key, trial_id
 from harness.records import KERNELS, Attempt, Measurement, Provenance, Timing
+from tests.registry_samples import WHERE, make_attempt, make_trial
 
 CASE = {"elements": 10_000, "layout": "contiguous"}
 BOTH = ("forward", "forward_backward")

@@ -136,7 +136,7 @@ WITH latest AS MATERIALIZED (
     SELECT attempt_id, {", ".join(CASE_OF)}, method, role, paper, status, code_digest FROM v_latest WHERE kind = 'kernel'),
 told AS MATERIALIZED (
     SELECT {", ".join(f"l.{name}" for name in (*CASE_OF, "method"))}, m.part, m.quantity, m.value
-    FROM latest AS l JOIN measurements AS m USING (attempt_id) WHERE l.status = 'ok' AND m.value IS NOT NULL),
+    FROM latest AS l JOIN measurements AS m USING (attempt_id) WHERE l.status = 'ok' AND isfinite(m.value)),
 attempts_of AS (
     SELECT {", ".join(CASE_OF)}, method, any_value(role) AS role, any_value(paper) AS paper,
            count(*) FILTER (status = 'ok') AS n_ok, count(*) FILTER (status <> 'ok') AS n_failed,
@@ -158,9 +158,10 @@ timed AS (
            coalesce(max(value) FILTER (quantity = 'contended'), 0) > 0 AS contended
     FROM told WHERE part NOT IN ('check', 'ceiling', 'compile', 'resource') GROUP BY {", ".join(CASE_OF)}, method, part)
 SELECT a.machine, a.task AS kernel, coalesce(split_part(a.method, '/', -1), '') AS implementation, a.role, a.paper,
-       try_cast(json_extract_string(a.task_params, '$.elements') AS BIGINT) AS elements,
-       json_extract_string(a.task_params, '$.layout') AS layout, a.task_params AS "case", a.device, a.dtype, a.threads,
-       a.torch_version, t.region,
+       CASE WHEN json_valid(a.task_params)
+            THEN try_cast(json_extract_string(a.task_params, '$.elements') AS BIGINT) END AS elements,
+       CASE WHEN json_valid(a.task_params) THEN json_extract_string(a.task_params, '$.layout') END AS layout,
+       a.task_params AS "case", a.device, a.dtype, a.threads, a.torch_version, t.region,
        CASE WHEN t.time_s IS NOT NULL AND a.n_failed = 0 AND NOT w.fallback THEN rank() OVER (
            PARTITION BY {", ".join(f"a.{name}" for name in CASE_OF)}, t.region, t.time_s IS NULL OR a.n_failed > 0 OR w.fallback
            ORDER BY t.time_s) END AS rank,
@@ -184,7 +185,9 @@ VIEWS = {
     ),
     "curves": long_table(
         "curve",
-        "e.quantity, e.part, e.unit, e.value, map_from_entries(e.at) AS clocks, map_from_entries(e.at)['wall_s'] AS at_wall_s",
+        # try: a stranger's clocks may have no name, or one name twice.
+        "e.quantity, e.part, e.unit, e.value, try(map_from_entries(e.at)) AS clocks, "
+        "try(map_from_entries(e.at))['wall_s'] AS at_wall_s",
         "one row an offer and metric; clocks: amounts by name",
     ),
     "timings": long_table(

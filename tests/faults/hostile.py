@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from harness.registry import schema
 from harness.registry.files import content_name
+from tests.kernel_samples import kernel_attempt, kernel_trial
 from tests.registry_samples import make_attempt, make_trial
 
 LONG = "x" * 1_000_000
@@ -51,6 +52,13 @@ def plain_row(number: int, method: str = "healthy", seed: int = 0) -> dict[str, 
     return row | {"declared": [{"quantity": "accuracy", "part": "test", "unit": "1", "better": "higher", "worst": 0.0}]}
 
 
+def kernel_row(number: int, implementation: str) -> dict[str, Any]:
+    """A healthy kernel trial's."""
+    attempt = kernel_attempt(number, kernel_trial(implementation=implementation), {"forward": 1e-6})
+    found: dict[str, Any] = schema.conform(schema.to_table(attempt)).to_pylist()[0]
+    return found
+
+
 def value_of(kind: pa.DataType, name: str, rng: random.Random) -> Any:
     """Anything that the type can hold."""
     if pa.types.is_string(kind):
@@ -85,6 +93,11 @@ def hostile_row(number: int, rng: random.Random) -> dict[str, Any]:
         }
         metric = {"quantity": text, "part": "test", "unit": text, "better": rng.choice(("higher", "lower", "sideways"))}
         row |= {"declared": [metric | {"worst": real}], "measurements": [metric | {"value": real, "worst": real}]}
+    elif rng.random() < 0.4:  # a kernel's, timed
+        time = {"quantity": "time", "part": rng.choice(("forward", text, None)), "unit": "s", "better": "lower"}
+        more = {"quantity": text, "part": rng.choice(("check", "forward")), "unit": text, "better": text}
+        told = [time | {"value": real, "worst": None}, more | {"value": real, "worst": real}]
+        row |= {"kind": "kernel", "status": "ok", "machine": "m-1", "method": f"d/k/{text}", "measurements": told}
     if rng.random() < 0.9:
         row["attempt_id"] = f"{number:032x}"
     return row

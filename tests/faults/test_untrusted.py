@@ -358,6 +358,29 @@ def test_a_record_that_no_harness_writes_is_left_out_of_boards_with_a_warning(tm
     assert said in answer.err
 
 
+def test_a_time_that_is_none_hides_no_board(tmp_path):
+    """A list of samples may hold nothing, infinity, or a region without a name."""
+    samples = {"wall_s": [None, float("inf")], "cpu_s": [None], "warmup": 1, "stop_reason": "precise"}
+    strange = hostile.plain_row(1, "strange") | {"timings": [samples | {"region": name} for name in ("step", None)]}
+    registry = untrusted.fill_registry(tmp_path / "registry", [strange | {"kind": "timing"}], False)
+
+    for form in ((), ("--json",)):
+        answer = untrusted.answer_of("leaderboard", "--machine", "m-1", *form, "--registry", registry)
+        assert (answer.code, "healthy" in answer.out) == (0, True), answer.err
+
+
+def test_a_clock_without_a_name_or_with_another_ones_hides_no_curve(tmp_path):
+    """DuckDB refuses such a map, and would refuse the whole query."""
+    amounts = ([{"clock": None, "amount": 1.0}], [{"clock": "a", "amount": 1.0}] * 2, [{"clock": "wall_s", "amount": 3.0}])
+    point = {"quantity": "q", "part": "test", "unit": "1", "value": 1.0}
+    rows = [hostile.plain_row(n) | {"curve": [point | {"at": at}]} for n, at in enumerate(amounts)]
+    registry = untrusted.fill_registry(tmp_path / "registry", rows, False)
+
+    found = Registry.open(registry).query("SELECT at_wall_s FROM curves WHERE quantity = 'q'").to_pylist()
+
+    assert sorted(str(row["at_wall_s"]) for row in found) == ["3.0", "None", "None"]
+
+
 def test_what_the_harness_writes_is_not_strange(tmp_path):
     """The guard must not cost a single honest record: all those of the reference registry are ranked."""
     registry = Registry.open(ROOT / "registry" / "reference", create=False)

@@ -73,7 +73,8 @@ def campaign(folder: Path, times: int, seed: int, pictures: Path | None) -> list
 
 
 def tally_of(fault: str, found: Found, of: str) -> Tally:
-    return Tally(fault, found.tried, of, lost=0, wrong=len(found.wrong), notes=(*found.notes, *found.wrong[:3]))
+    told = [" ".join(text.split()) for text in found.wrong[:3]]  # a row of a table holds no line
+    return Tally(fault, found.tried, of, lost=0, wrong=len(found.wrong), notes=(*found.notes, *told))
 
 
 def suite_tally(fault: str, found: Found, of: str) -> Tally:
@@ -231,7 +232,11 @@ READINGS: tuple[tuple[str, ...], ...] = (
     ("logs", "{id}"), ("query", "FROM attempts"), ("query", "FROM attempts", "--json"), ("query", "FROM attempts", "--csv"),
     ("query", "FROM v_leaderboard"), ("query", "FROM measurements", "--csv"), ("query", "FROM facts"), ("query", "FROM curves"),
     ("query", "FROM timings", "--json"), ("query", "FROM blobs"), ("query", "FROM diagnostics"), ("query", "DESCRIBE attempts"),
-    ("plan", "smoke"), ("plan", "smoke", "--json"), ("list", "methods"), ("describe", "relu"),
+    ("plan", "smoke"), ("plan", "smoke", "--json"), ("list", "methods"), ("describe", "relu"), ("machine", "show"),
+    ("query", "FROM v_kernels"), ("compare", "--kernels", "--machine", "m-1"), ("compare", "--kernels", "eager", "ours"),
+    ("compare", "--kernels", "--machine", "m-1", "--json"), ("compare", "--kernels", "eager", "ours", "--json"),
+    ("compare", "--kernels", "--machine", "m-1", "--markdown"), ("export", "csv", "-o", "{folder}/out.csv"),
+    ("export", "parquet", "-o", "{folder}/out.parquet"),
 )  # fmt: skip
 MAY_BE_REFUSED = {"show", "logs"}  # by a name that no row has any more: exit 2, with the mend
 RANKED = "SELECT mean FROM v_leaderboard WHERE method LIKE '%healthy'"
@@ -247,14 +252,15 @@ def read_hostile_records(folder: Path, registries: int, seed: int) -> tuple[Foun
         rng = random.Random(f"{seed} {number}")
         place = folder / str(number)
         rows = [hostile.hostile_row(100 * number + i, rng) for i in range(1, 11)]
-        registry = fill_registry(place / "registry", rows, with_strange_files=number % 4 == 0)
+        kernels = [hostile.kernel_row(9_100, "eager"), hostile.kernel_row(9_101, "ours")]
+        registry = fill_registry(place / "registry", [*rows, *kernels], with_strange_files=number % 4 == 0)
         # Every other one is read through the index, which small registries do without.
         indexed = mock.patch.object(index, "WORTH_BYTES", 1 if number % 2 else index.WORTH_BYTES)
         for command in READINGS:
             for row in rng.sample(rows, 3) if {"{id}", "{method}"} & set(command) else rows[:1]:
                 with indexed:
                     found.judge(judged_reading(command, place, registry, row), (command, number))
-        wrong = [path for path in place.iterdir() if path.name not in ("registry", "board.svg")]
+        wrong = [path for path in place.iterdir() if path.name not in ("registry", "board.svg", "out.csv", "out.parquet")]
         found.judge(f"wrote {wrong}" if wrong else "", number)
     found.notes.append(f"{registries} registries of 10 hostile records")
     return found, len(READINGS)
@@ -264,7 +270,8 @@ def fill_registry(path: Path, rows: list[dict[str, Any]], with_strange_files: bo
     from harness.registry import Registry
 
     Registry.open(path)
-    for row in [*rows, *(hostile.plain_row(9_000 + seed, "healthy", seed) for seed in range(3))]:
+    healthy = [hostile.plain_row(9_000 + seed, "healthy", seed) for seed in range(3)]
+    for row in [*rows, *healthy]:
         hostile.put(path, "attempts", hostile.parquet([row]), ".parquet")
     if with_strange_files:
         hostile.strange_files(path)
