@@ -136,6 +136,22 @@ def test_a_run_that_was_stopped_goes_on_with_the_missing_only(folder, way):
     assert {a["invocation"] for a in attempts(folder) if a["seed"] < 2} == {attempts(folder)[0]["invocation"]}
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3, 1.0])
+def test_a_parent_that_is_killed_while_the_server_starts_leaves_nothing(folder, after_s):
+    """The server imports for seconds and listens to nobody: it dies with its parent, and somebody must still tidy up."""
+    write_suite(folder, "waits", seeds=1)
+    mark = uuid.uuid4().hex
+    process = started("run", "suite.yaml", "--registry", "registry", cwd=folder, **settings(folder), **{MARK: mark})
+    assert eventually(lambda: any(folder.glob("harness-*/server.log")))
+
+    time.sleep(after_s)
+    process.kill()
+    ended(process)
+
+    assert eventually(lambda: not marked_processes(MARK, mark), timeout_s=5.0)
+    assert eventually(lambda: not any(folder.glob("harness-*")), timeout_s=5.0)
+
+
 def test_ctrl_c_between_two_suites_stops_both(folder):
     """One Ctrl-C means stop: the next suite on the command line must not start."""
     write_suite(folder, "waits", seeds=3)

@@ -7,6 +7,7 @@ what was running then runs once more, alone, and if the server dies again, that 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import select
 import shutil
@@ -216,7 +217,7 @@ class ForkServer:
             left = [name for name in self._preload if name not in self.left_out]
             try:
                 link.send({"op": "setup", "options": self.options.to_json(), "isolation": self._isolation,
-                           "preload": left, "datasets": self._datasets, "folder": str(self._folder())})  # fmt: skip
+                           "preload": left, "datasets": self._datasets})  # fmt: skip
                 for message in link.messages(START_TIMEOUT_S):
                     match message["op"]:
                         case "importing":
@@ -395,9 +396,10 @@ class _Link:
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         ours, theirs = socket.socketpair()
         with theirs, log.open("wb") as printed:
+            told = map(str, (theirs.fileno(), os.getpid(), log.parent))
             self._process = subprocess.Popen(
                 # -P: no working folder on the path. A session of its own: Ctrl-C is the parent's to hear.
-                [sys.executable, "-P", "-m", "harness.executors.server", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "harness.executors.server", *told],
                 env=dict(environment), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
                 start_new_session=True,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The fork server: `python -m harness.executors.server FD`, started by `harness.executors.forkserver` with its environment.
+"""The fork server: `python -m harness.executors.server FD PARENT FOLDER`, started by `harness.executors.forkserver`.
 
 It imports what trials need, runs no tensor operation and never starts CUDA, then forks one worker for each trial and
 watches: time, memory, output, the result. Whatever becomes of a worker, the parent gets an `Outcome`, and no process that it
@@ -25,6 +25,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.catalogue import Catalogue, load_catalogue
 from harness.executors import errands
@@ -37,6 +38,7 @@ from harness.worker.processes import (
     descendants,
     die_with_parent,
     has_children,
+    is_gone,
     kernel_oom_kills,
     kill,
     kill_children,
@@ -504,7 +506,9 @@ def run_errand(message: Message, catalogue: Catalogue, control: socket.socket, n
 
 def main() -> None:
     parent = socket.socket(fileno=int(sys.argv[1]))
-    parent_pid = os.getppid()
+    parent_pid = int(sys.argv[2])
+    folder = Path(sys.argv[3])
+    watched = watch_folder(folder, parent, parent_pid)
     die_with_parent(parent_pid)  # while importing, no one listens at the socket
     adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
@@ -518,13 +522,39 @@ def main() -> None:
     facts["huge_pages"] = use_huge_pages()
     parent.sendall(pack({"op": "ready", **facts}))
     live_without_parent()
+    os.close(watched.pipe)
+    os.waitpid(watched.pid, 0)
     parent.setblocking(False)
     server = Server(parent, setup, catalogue)
     for number in STOPPING:
         signal.signal(number, server.stop)
     server.serve()
     # The parent removes its folder when it ends in order; a parent that was killed left that to us.
-    shutil.rmtree(setup["folder"], ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+class Watched(NamedTuple):
+    """Who watches, and the end of the pipe that it watches."""
+
+    pid: int
+    pipe: int
+
+
+def watch_folder(folder: Path, parent: socket.socket, parent_pid: int) -> Watched:
+    """A child that removes the folder where the parent is killed while this process imports, and so is killed with it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(reading)
+        return Watched(pid, writing)
+    parent.close()  # else the parent would not see the end of a server that dies
+    os.close(writing)
+    for number in (signal.SIGINT, *STOPPING):
+        signal.signal(number, signal.SIG_IGN)
+    os.read(reading, 1)
+    if is_gone(parent_pid):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
