@@ -11,8 +11,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.faults.page import render_page, render_table
-from tests.faults.tally import Part, Tally
+from tests.faults.page import Ran, commit_here, load_parts, now, render_table, save_page
+from tests.faults.tally import Part
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
@@ -32,14 +32,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", action="append", choices=PARTS, help="one part; repeat")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     parser.add_argument("--json", action="store_true", help="the rows as JSON instead of the table")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page too, of what ran")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page too; what did not run stays on it")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # put into the background, a shell would have made it deaf to it
     # Beside the checkout, not in /tmp: that may be memory, where flushing a file costs nothing.
     scratch = ROOT / ".benchmarks"
     scratch.mkdir(exist_ok=True)
-    tallies: list[Tally] = []
-    seconds: dict[str, float] = {}
+    ran: list[Ran] = []
+    commit = commit_here()
     for name, part in PARTS.items():
         if args.only and name not in args.only:
             continue
@@ -47,11 +47,13 @@ def main(argv: list[str]) -> int:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             times, pictures = (part.quick if args.quick else part.full), (args.write.parent if args.write else None)
-            tallies += part.load()(Path(folder).resolve(), times, args.seed, pictures)
-        seconds[name] = time.monotonic() - started
+            tallies = part.load()(Path(folder).resolve(), times, args.seed, pictures)
+        ran.append(Ran(name, time.monotonic() - started, commit, now(), not args.quick, tuple(tallies)))
+    tallies = [tally for one in ran for tally in one.tallies]
     print(json.dumps([asdict(t) for t in tallies]) if args.json else render_table(tallies))
     if args.write:
-        args.write.write_text(render_page(tallies, seconds, "python -m tests.faults " + " ".join(argv)))
+        whole = load_parts(args.write) | {one.part: one for one in ran}
+        save_page(args.write, [whole[name] for name in PARTS if name in whole])
     return 0 if all(t.clean for t in tallies) else 1
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,25 +55,74 @@ def count(number: int) -> str:
     return f"**{number:,}**" if number else "0"
 
 
-def render_page(tallies: Sequence[Tally], seconds: Mapping[str, float], command: str) -> str:
+@dataclass(frozen=True)
+class Ran:
+    """What one part found, and when and of which commit."""
+
+    part: str
+    seconds: float
+    commit: str
+    at: str  # UTC
+    full: bool
+    tallies: tuple[Tally, ...]
+
+
+def load_parts(page: Path) -> dict[str, Ran]:
+    """What earlier runs found, by part: a page is made of the last run of each. Kept beside it, as JSON."""
+    try:
+        told = json.loads(page.with_suffix(".json").read_text())
+    except FileNotFoundError:
+        return {}
+    tallies = {one["part"]: [Tally(**{**t, "notes": tuple(t["notes"])}) for t in one["tallies"]] for one in told}
+    return {one["part"]: Ran(**{**one, "tallies": tuple(tallies[one["part"]])}) for one in told}
+
+
+def save_page(page: Path, ran: Sequence[Ran]) -> None:
+    """The page, and what it is made of."""
+    page.with_suffix(".json").write_text(json.dumps([asdict(one) for one in ran], indent=1) + "\n")
+    page.write_text(render_page(ran))
+
+
+def render_page(ran: Sequence[Ran]) -> str:
+    tallies = [t for one in ran for t in one.tallies]
     unclean = [t.fault for t in tallies if not t.clean]
     skipped = [t.fault for t in tallies if t.skipped]
     verdict = f"Not zero: {'; '.join(unclean)}." if unclean else "Nothing was lost, nothing was wrong, nothing was left behind."
     if skipped:
         verdict += f" Not tried here: {'; '.join(skipped)}."
-    picture = "\n\n![memory and handles of the parent over a long run](reliability-memory.svg)" if "long-run" in seconds else ""
-    facts = "\n".join(f"- {line}" for line in describe(seconds, command))
+    has_picture = any(one.part == "long-run" for one in ran)
+    picture = "\n\n![memory and handles of the parent over a long run](reliability-memory.svg)" if has_picture else ""
+    facts = "\n".join(f"- {line}" for line in describe(ran))
     return f"{PROSE}\n{render_table(tallies)}\n\n{verdict}{picture}\n\n## Where and how\n\n{facts}\n"
 
 
-def describe(seconds: Mapping[str, float], command: str) -> list[str]:
-    root = Path(__file__).parents[2]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
-    took = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+def describe(ran: Sequence[Ran]) -> list[str]:
     return [
         f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}",
-        f"Python {platform.python_version()}, duckdb {version('duckdb')}, pyarrow {version('pyarrow')}, commit {commit or '?'}",
-        f"{now} UTC; {took}",
-        f"`{command}` makes this page; `--only PART` one part of it; it exits 1 where a count is not zero",
+        f"Python {platform.python_version()}, duckdb {version('duckdb')}, pyarrow {version('pyarrow')}",
+        *(
+            f"{one.part}: {'' if one.full else 'a quick look, '}{one.seconds:.0f} s, commit {one.commit}, {one.at} UTC"
+            for one in ran
+        ),
+        "`python -m tests.faults --write docs/reliability.md` makes this page; with `--only PART` the other rows stay as they "
+        "were; it exits 1 where a count is not zero",
     ]
+
+
+def where_it_ran(one: Ran) -> str:
+    quick = "" if one.full else "a quick look, "
+    return f"{one.part}: {quick}{one.seconds:.0f} s, commit {one.commit}, {one.at} UTC"
+
+
+def commit_here() -> str:
+    """Short; with a plus where the tree holds changes."""
+    root = Path(__file__).parents[2]
+    commit, changes = (
+        subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
+        for arguments in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+    )
+    return (commit or "?") + ("+" if changes else "")
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
