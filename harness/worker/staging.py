@@ -25,6 +25,7 @@ from harness.records import CurvePoint, Measurement, SeriesValue, Timing, Trial
 from harness.specs import Component, Instance, Learner, Method, Metric, Probe, Task, Track
 from harness.timing import StopRule, measure
 from harness.worker.deriving import Deriver
+from harness.worker.kernel import run_kernel
 from harness.worker.measuring import INFERENCE, Meter, RegionRecorder, synchronizer
 from harness.worker.resolving import resolve
 from harness.worker.scoring import (
@@ -55,6 +56,7 @@ class Draft:
     curve: tuple[CurvePoint, ...] = ()
     timings: tuple[Timing, ...] = ()
     not_finite: list[str] = field(default_factory=list)
+    diagnostics: Mapping[str, float | str] = field(default_factory=dict)  # of a trial that has no ctx
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ class Cast:
 def run_stages(trial: Trial, catalogue: Catalogue, keeper: Keeper, scratch: Path, cache_dir: Path | None, rule: StopRule,
                meter: Meter, draft: Draft) -> None:  # fmt: skip
     """Raises whatever load, solve or score raises; what was found until then is in the draft."""
+    if trial.kind == "kernel":
+        run_kernel(trial, catalogue, rule, draft)
+        return
     cast = find_cast(trial, catalogue)
     ctx = draft.ctx = make_context(trial, scratch, cache_dir)
     ctx.clocks = Clocks({})  # what load does is not the method's to pay

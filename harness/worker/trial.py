@@ -202,7 +202,7 @@ def to_outcome(verdict: tuple[Status, str, str], draft: Draft, meter: Meter, sta
         curve=draft.curve,
         timings=draft.timings,
         spent=ctx.clocks.amounts() if ctx else {},
-        diagnostics=dict(ctx.diagnostics) if ctx else {},
+        diagnostics=dict(ctx.diagnostics if ctx else draft.diagnostics),
         blobs=tuple(ctx.blobs) if ctx else (),
         resources=meter.read(ctx.device if ctx else None, ctx.clocks.wall_s if ctx else None, draft.params),
         started_at=started_at,

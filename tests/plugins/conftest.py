@@ -17,7 +17,7 @@ from harness.catalogue import Catalogue, load_catalogue
 from harness.context import Context
 from harness.lab import Classify, ComponentUse, build_net, init_net, train_component
 from harness.nets import Net, Train
-from harness.rules import All, Cell, Diff, Number, Over, Rank, Ratio, Rule, Within, cells
+from harness.rules import All, Cell, Diff, Number, Over, Rank, Ratio, Rule, Slope, Within, cells
 from harness.specs import Claim, Component
 
 HOW = {"mean": np.mean, "min": np.min, "max": np.max, "median": np.median}
@@ -59,6 +59,9 @@ def number(node: Number, value: Callable[[Cell], float]) -> float:
         case Rank(of, among, better):
             signed = [-value(c) if better == "higher" else value(c) for c in among]
             return float(rankdata(signed)[among.index(of)])
+        case Slope(points, "log", "log"):
+            sizes, values = zip(*((x, number(n, value)) for x, n in points), strict=True)
+            return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
         case _:
             raise TypeError(f"no rule of these papers uses {type(node).__name__}; add it here")
 
@@ -77,17 +80,20 @@ def problems(catalogue: Catalogue, cell: Cell) -> list[str]:
     """What is wrong with one cell."""
     method, task = catalogue.method(cell.method).spec, catalogue.task(cell.task).spec
     track = catalogue.track(task.track).spec
-    groups: dict[str, dict[str, object]] = {"net": {}, "train": {}, "method": {}, "budget": {}}
+    groups: dict[str, dict[str, object]] = {"net": {}, "train": {}, "method": {}, "budget": {}, "task": {}}
     for name, wanted in cell.given:
         where, _, key = name.partition(".")
         groups.setdefault(where, {})[key] = wanted
-    found = [] if cell.metric in {m.name for m in task.metrics} else [f"task {task.name!r} has no metric {cell.metric!r}"]
-    found += [f"unknown group {where!r}" for where in groups.keys() - {"net", "train", "method", "budget"}]
+    probes = [p.spec for p in catalogue.probes if catalogue.track(p.spec.track).spec == track]
+    metrics = {m.name for m in (*task.metrics, *(m for probe in probes for m in probe.metrics))}
+    found = [] if cell.metric in metrics else [f"task {task.name!r} has no metric {cell.metric!r}"]
+    found += [f"unknown group {where!r}" for where in groups.keys() - {"net", "train", "method", "budget", "task"}]
     found += [f"track {track.name!r} has no clock {unit!r}" for unit in groups["budget"].keys() - {*track.clocks, "wall_s"}]
     if isinstance(method, Component):
         Net(**groups["net"])  # raises for an unknown key or a value out of range
         Train(**groups["train"])
     method.params(**groups["method"])
+    task.params(**groups["task"])
     return found
 
 

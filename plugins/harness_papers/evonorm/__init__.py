@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness import All, Cell, Claim, Component, Diff, Paper, Params, Within, better, given, hookimpl, non_inferior
+from harness import All, Cell, Claim, Component, Diff, Kernel, Paper, Params, Within, better, given, hookimpl, non_inferior
+from harness_papers.evonorm.cases import KERNELS
 
 ARXIV = "https://arxiv.org/abs/2004.02967"
 TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/timm/layers/evo_norm.py"
@@ -166,3 +167,8 @@ def harness_papers() -> list[Paper]:
 @hookimpl
 def harness_methods() -> list[Component]:
     return METHODS
+
+
+@hookimpl
+def harness_kernels() -> list[Kernel]:
+    return KERNELS

@@ -96,10 +96,10 @@ def group_mean_square(x: Tensor, groups: int) -> Tensor:
 
 
 def _in_groups(x: Tensor, groups: int) -> Tensor:
-    n, c = x.shape[:2]
+    n, c, h, w = x.shape
     if c % groups:
         raise ValueError(f"evonorm: groups={groups} does not divide C={c}; {mend('groups', c)}")
-    return _widen(x).reshape(n, groups, -1)
+    return _widen(x).reshape(n, groups, c // groups * h * w)  # no -1: the batch may be empty
 
 
 def _to_channels(per_group: Tensor, channels: int) -> Tensor:
