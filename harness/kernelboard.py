@@ -7,6 +7,7 @@ is labelled and not ranked as what it was meant to be.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,32 @@ class KernelBoard:
         return (*(r for r in KERNEL_REGIONS if r in found), *sorted(found - set(KERNEL_REGIONS) - {"copy"}))
 
 
+@dataclass(frozen=True)
+class Payoff:
+    """What compiling costs, and after how many steps (forward and backward) it has been worth it; None: never."""
+
+    case: str
+    first_call_s: float
+    steps: int | None
+
+
+def payoffs(board: KernelBoard) -> list[Payoff]:
+    """For each case in which compiled and eager code were both timed."""
+    found = []
+    eager = {row.case: step_s(row) for row in board.rows if row.implementation == "eager"}
+    for row in board.rows:
+        mine, theirs = step_s(row), eager.get(row.case)
+        if row.first_call_s is not None and mine is not None and theirs is not None:
+            steps = math.ceil(row.first_call_s / (theirs - mine)) if theirs > mine else None
+            found.append(Payoff(row.case, row.first_call_s, steps))
+    return found
+
+
+def step_s(row: KernelRow) -> float | None:
+    """Seconds of the last region that there is: both passes, where both were timed."""
+    return next((row.figures[region].time_s for region in reversed(KERNEL_REGIONS) if region in row.figures), None)
+
+
 def make_kernel_boards(registry: Registry, machine: str, trials: Collection[Trial] | None = None) -> list[KernelBoard]:
     """Boards of the latest attempts on one machine. trials: only the series of these; None: all."""
     rows = registry.query("SELECT * FROM v_kernels WHERE machine = ?", [machine]).to_pylist()
@@ -132,5 +159,5 @@ def label_of(row: Mapping[str, Any]) -> str:
 
 
 def speed(row: KernelRow) -> tuple[bool, float, str]:
-    times = [row.figures[region].time_s for region in reversed(KERNEL_REGIONS) if region in row.figures]
-    return (not times or row.n_failed > 0, times[0] if times else 0.0, row.implementation)
+    time_s = step_s(row)
+    return (time_s is None or row.n_failed > 0, time_s or 0.0, row.implementation)

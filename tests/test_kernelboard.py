@@ -10,7 +10,7 @@ from kernel_samples import kernel_attempt, kernel_trial
 from registry_samples import MACHINE
 
 from harness.cli.kernels import compare_command, seconds
-from harness.kernelboard import make_kernel_boards
+from harness.kernelboard import Payoff, make_kernel_boards, payoffs
 from harness.leaderboard import make_leaderboards
 from harness.records import Measurement
 from harness.registry import Registry
@@ -59,6 +59,19 @@ def test_a_fallback_is_labelled_and_not_ranked(registry):
     ours, eager = sorted(make_kernel_boards(registry, MACHINE)[0].rows, key=lambda r: r.implementation, reverse=True)
     assert (ours.fallback, ours.figures["forward"].rank) == (True, None)
     assert (eager.fallback, eager.figures["forward"].rank) == (False, 1)
+
+
+def test_compiling_pays_after_its_wait_over_what_it_saves(registry):
+    """Eager takes 30 us a step, compiled 6; a first call of 2.4 s is worth 100,000 steps. Slower than eager: never."""
+    wait = Measurement("first_call", "compile", "s", "lower", 2.4)
+    slow = {"case": {"elements": 1, "layout": "contiguous"}}
+    for number, (name, time, more, trial) in enumerate((
+        ("eager", 1e-5, (), {}), ("compiled", 2e-6, (wait,), {}), ("eager", 1e-6, (), slow), ("compiled", 2e-6, (wait,), slow),
+    )):  # fmt: skip
+        add(registry, number, name, time, more=more, trial=dict(trial))
+
+    (board,) = make_kernel_boards(registry, MACHINE)
+    assert payoffs(board) == [Payoff("1", 2.4, None), Payoff("10k", 2.4, 100_000)]
 
 
 def test_kernels_are_no_row_of_a_leaderboard(registry):

@@ -109,7 +109,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         for kind in KINDS:
             path = os.pathsep.join(filter(None, [str(repository / kind), os.environ.get("PYTHONPATH", "")]))
             settings = {"PYTHONPATH": path, "HARNESS_MACHINE": "scratch", "PYTHONDONTWRITEBYTECODE": "1"}
-            ran = ended(started("run", f"{kind}.yaml", "--registry", registries[kind], cwd=repository, **settings))
+            ran = ended(started("run", f"{kind}.yaml", "--force", "--registry", registries[kind], cwd=repository, **settings))
             assert ran.code == 0, ran.err
     return Story(work, repository, git(repository, "rev-list", "--reverse", "main").splitlines(), registries)
 

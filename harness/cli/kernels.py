@@ -124,8 +124,13 @@ def seconds(value: float) -> str:
 
 
 def footnotes(board: KernelBoard) -> list[str]:
+    from harness.kernelboard import payoffs
+
     rates = ", ".join(f"{case} {rate / 1e9:.1f} GB/s" for case, rate in board.copy_rates.items())
     lines = [f"x: multiples of the time in which the same bytes are copied here ({rates})"] if rates else []
+    if paid := payoffs(board):
+        each = [f"{p.case} {'never' if p.steps is None else f'{p.steps:,}'} (first call {p.first_call_s:.1f} s)" for p in paid]
+        lines.append(f"compiling pays after so many steps: {', '.join(each)}")
     if any(figure.doubtful for row in board.rows for figure in row.figures.values()):
         again = f"harness run kernels --force -t {short(board.kernel)}"
         lines.append(f"!: doubtful, the machine was busy or the samples spread widely; `{again}` on a quiet machine settles it")

@@ -273,7 +273,7 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
             f"claims {', '.join(s.suite.claims)}: `harness describe` shows their rules; this version judges none", err=True
         )
     confirm(s, yes)
-    with draw_progress(s.suite.name, s.plan, s.trials, s.parallel) as progress:
+    with draw_progress(s.suite.name, s.plan, s.trials, at_once(s)) as progress:
         summary = run_trials(
             s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
         )
@@ -292,6 +292,11 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     if summary.lost:
         return DamagedError.exit_code
     return 1 if summary.failed or old["failed"] else 0
+
+
+def at_once(s: Session) -> int:
+    """What is timed runs alone."""
+    return s.parallel if any(trial.kind == "quality" for trial in s.trials) else 1
 
 
 def kernel_trials(s: Session) -> list[Trial]:
@@ -340,7 +345,7 @@ def confirm(s: Session, yes: bool) -> None:
     predicted = s.plan.predict(s.trials)
     if not s.trials or predicted is None:
         return
-    seconds = predicted / s.parallel
+    seconds = predicted / at_once(s)
     click.echo(f"{len(s.trials)} trials, about {seconds / 60:.1f} min from earlier records", err=True)
     if seconds > ASK_ABOVE_S and not yes and not click.confirm("Run them?", err=True):
         raise click.Abort()
