@@ -143,9 +143,13 @@ POLYRELU = Kernel(
     "polyrelu", f"{KERNELS}:polyrelu_inputs", implementations("polyrelu"), f"{KERNELS}:polyrelu_eager", relu_flops, relu_bytes,
     summary="PolyReLU of order 3 on a vector", source=ARXIV,
 )  # fmt: skip
+LIGER = Implementation(
+    "liger", "peer", f"{KERNELS}:polynorm_liger", devices=("cuda",), requires=("liger_kernel",),
+    summary="Liger-Kernel's Triton code, where it is installed",
+)  # fmt: skip
 POLYNORM = Kernel(
-    "polynorm", f"{KERNELS}:polynorm_inputs", implementations("polynorm"), f"{KERNELS}:polynorm_eager", norm_flops, norm_bytes,
-    params=PolyNormCase, summary="PolyNorm of order 3 on rows", source=ARXIV,
+    "polynorm", f"{KERNELS}:polynorm_inputs", (*implementations("polynorm"), LIGER), f"{KERNELS}:polynorm_eager", norm_flops,
+    norm_bytes, params=PolyNormCase, summary="PolyNorm of order 3 on rows", source=ARXIV,
 )  # fmt: skip
 
 

@@ -517,5 +517,12 @@ def polynorm_ours(inputs: Inputs, case: Any) -> Tensor:
     return fused_polynorm(inputs["x"], inputs["weight"], inputs["bias"])
 
 
+def polynorm_liger(inputs: Inputs, case: Any) -> Tensor:
+    """A peer's: https://github.com/linkedin/Liger-Kernel, which takes the bias as a scalar."""
+    from liger_kernel.ops.poly_norm import LigerPolyNormFunction
+
+    return LigerPolyNormFunction.apply(inputs["x"], inputs["weight"], inputs["bias"].reshape(()), EPS, False)
+
+
 def fallback(inputs: Inputs, case: Any) -> str:
     return why_eager(inputs["x"], inputs["weight"], inputs["bias"])

@@ -277,7 +277,7 @@ def test_every_implementation_agrees_with_the_reference_on_the_declared_inputs(k
 
     assert all(t.is_leaf and t.requires_grad for t in inputs.values())
     assert inputs["x"].numel() == 2048
-    for implementation in kernel.implementations:
+    for implementation in (i for i in kernel.implementations if "cpu" in i.devices):
         got = find(implementation.run)(inputs, case)
         assert largest((got - reference).detach()) / largest(reference.detach()) < kernel.tolerance["float32"]
         assert implementation.fallback is None or find(implementation.fallback)(inputs, case) == ""
