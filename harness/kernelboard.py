@@ -18,6 +18,7 @@ from harness.registry import Registry
 from harness.strangers import MAX_SHOWN, read_json
 
 NOISY = 0.10  # interquartile range over median
+MIN_COPY_RATE = 1e9  # below it, a copy is nothing but the cost of its call
 SHARED = ("kernel", "device", "dtype", "threads", "torch_version", "machine")
 
 
@@ -64,10 +65,11 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class KernelBoard:
-    """One kernel on one device. shared: what its rows agree in. copy_rates: bytes a second, by case."""
+    """One kernel on one device. shared, case: what its rows agree in. copy_rates: bytes a second, by case, where they say much."""
 
     kernel: str
     shared: Mapping[str, Any]
+    case: Mapping[str, Any]
     rows: tuple[KernelRow, ...]
     copy_rates: Mapping[str, float]
 
@@ -125,24 +127,32 @@ def row_series(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def make_board(rows: Sequence[Mapping[str, Any]]) -> KernelBoard:
     shared = {name: rows[0][name] for name in SHARED}
-    rates = {label_of(row): row["copy_rate"] for row in rows if row["copy_rate"] is not None}
-    return KernelBoard(str(shared["kernel"]), shared, tuple(make_rows(rows)), rates)
+    common = common_case([case_of(row) for row in rows])
+    rates = {label_of(row, common): row["copy_rate"] for row in rows if (row["copy_rate"] or 0.0) >= MIN_COPY_RATE}
+    return KernelBoard(str(shared["kernel"]), shared, common, tuple(make_rows(rows, common)), rates)
 
 
-def make_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[KernelRow]:
+def common_case(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Parameters that have one value throughout, without size and layout."""
+    first = cases[0]
+    names = [n for n in first if n not in ("elements", "layout")]
+    return {n: first[n] for n in names if all(n in case and case[n] == first[n] for case in cases)}
+
+
+def make_rows(rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> Iterator[KernelRow]:
     """Case by case, small first; in a case the best first, by the last region that all have, failed ones last."""
     for _, of_case in itertools.groupby(rows, key=lambda row: row["case"]):
         by_name: dict[str, list[Mapping[str, Any]]] = {}
         for row in of_case:
             by_name.setdefault(row["implementation"], []).append(row)
-        yield from sorted((make_row(those) for those in by_name.values()), key=speed)
+        yield from sorted((make_row(those, common) for those in by_name.values()), key=speed)
 
 
-def make_row(rows: Sequence[Mapping[str, Any]]) -> KernelRow:
+def make_row(rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> KernelRow:
     first = rows[0]
     figures = {row["region"]: figure_of(row) for row in rows if row["region"] is not None and row["time_s"] is not None}
     return KernelRow(
-        case=label_of(first), implementation=first["implementation"], role=first["role"], figures=figures,
+        case=label_of(first, common), implementation=first["implementation"], role=first["role"], figures=figures,
         error=first["error"], fallback=bool(first["fallback"]), first_call_s=first["first_call_s"], n_ok=first["n_ok"],
         n_failed=first["n_failed"],
     )  # fmt: skip
@@ -152,10 +162,16 @@ def figure_of(row: Mapping[str, Any]) -> Figure:
     return Figure(**{name: row[name] for name in Figure.__dataclass_fields__})
 
 
-def label_of(row: Mapping[str, Any]) -> str:
+def label_of(row: Mapping[str, Any], common: Collection[str] = ()) -> str:
+    """The case without the parameters in `common`."""
+    case = case_of(row)
+    return case_text({n: v for n, v in case.items() if n not in common}) if case else str(row["case"])[:MAX_SHOWN]
+
+
+def case_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nothing where a stranger's record holds something else."""
     case = read_json(row["case"] or "")
-    known = isinstance(case, dict) and isinstance(case.get("elements", 0), int)
-    return case_text(case) if known else str(row["case"])[:MAX_SHOWN]
+    return case if isinstance(case, dict) and isinstance(case.get("elements", 0), int) else {}
 
 
 def speed(row: KernelRow) -> tuple[bool, float, str]:

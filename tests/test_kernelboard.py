@@ -51,6 +51,18 @@ def test_what_is_wrong_has_no_rank_and_stands_last(registry):
     assert board.rows[0].figures["forward"].rank == 1
 
 
+def test_what_all_cases_share_is_said_once_and_an_empty_copy_has_no_rate(registry):
+    """Eight channels in every row stand above the table; a call that copies a few bytes tells nothing of bandwidth."""
+    slow = Measurement("copy_rate", "ceiling", "B/s", "higher", 4e6)
+    add(registry, 0, "ours", 1e-6, trial={"case": {"elements": 10_000, "channels": 8, "side": 1}})
+    add(registry, 1, "ours", 1e-6, trial={"case": {"elements": 1, "channels": 8, "side": 2}}, more=(slow,))
+
+    (board,) = make_kernel_boards(registry, MACHINE)
+    assert board.case == {"channels": 8}
+    assert [row.case for row in board.rows] == ["1 side=2", "10k side=1"]
+    assert board.copy_rates == {"10k side=1": 2e10}
+
+
 def test_a_fallback_is_labelled_and_not_ranked(registry):
     """Without a compiler `ours` is eager code: its time says nothing of ours."""
     add(registry, 0, "eager", 9e-6)

@@ -64,10 +64,10 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path):
-    """Two commits: the second is slower by 15 %; the folder itself is as the first."""
+    """Three commits: the second is slower by 15 %, the third four times as slow; the folder itself is as the first."""
     folder = write_version(tmp_path / "repository")
     git(folder, "init", "--quiet", "--initial-branch=main")
-    for loops in (20_000, 23_000):
+    for loops in (20_000, 23_000, 80_000):
         write_version(folder, loops)
         git(folder, "add", ".")
         git(folder, "commit", "--quiet", "-m", f"{loops} turns")
@@ -125,12 +125,12 @@ def test_what_moves_all_rounds_of_a_pair_is_no_evidence_of_many_rounds():
 # Real processes -----------------------------------------------------------------------------------------------------
 
 
-def test_fifteen_per_cent_more_work_is_slower_and_closes_the_gate(repository, monkeypatch):
+def test_more_work_is_slower_and_closes_the_gate(repository, monkeypatch):
     """Two commits, from git to the exit code; the worktrees are gone afterwards, and the folder is as it was."""
     monkeypatch.chdir(repository)
     before = git(repository, "worktree", "list")
 
-    ended = harness("regress", "--interleaved", "HEAD~1..HEAD", "--kernel", "double", "--elements", "100",
+    ended = harness("regress", "--interleaved", "HEAD~2..HEAD", "--kernel", "double", "--elements", "100",
                     "--pairs", "3", "--json")  # fmt: skip
 
     assert ended.code == 3, ended.err
@@ -138,9 +138,20 @@ def test_fifteen_per_cent_more_work_is_slower_and_closes_the_gate(repository, mo
     assert found["word"] == "slower"
     assert found["clock"] == "cpu"
     assert found["subject"]["region"] == "forward"
-    # 15 % more turns of the loop, which is nearly all of the work; others may be using this machine's caches meanwhile.
-    assert found["ratio"] == pytest.approx(1.15, abs=0.08)
+    assert found["ratio"] > 2  # four times the work: far beyond what others on this machine can do to it
     assert git(repository, "worktree", "list") == before
+
+
+@pytest.mark.slow  # on a machine that others use, three pairs cannot tell 15 %
+def test_fifteen_per_cent_more_work_is_told(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+
+    ended = harness("regress", "--interleaved", "HEAD~2..HEAD~1", "--kernel", "double", "--elements", "100",
+                    "--pairs", "6", "--json")  # fmt: skip
+
+    assert ended.code == 3, ended.out
+    # nearly all of the work is the loop
+    assert json.loads(ended.out)["ratio"] == pytest.approx(1.15, abs=0.08)
 
 
 def test_the_same_code_twice_is_never_slower(tmp_path):

@@ -413,8 +413,9 @@ import numpy as np
 def looks_like(value, secret):
     """Whether a tensor, array or bytes holds the test part's numbers anywhere in its memory."""
     kind = type(value)  # not isinstance, which asks the objects: deprecated ones warn, lazy ones import
-    if issubclass(kind, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu":
-        raw = bytes(value.untyped_storage()) if value.untyped_storage().nbytes() < 1 << 22 else b""
+    if issubclass(kind, torch.Tensor) and value.layout == torch.strided:
+        storage = value.untyped_storage()  # of fake tensors, which say that they are on the CPU, it is on "meta"
+        raw = bytes(storage) if storage.device.type == "cpu" and storage.nbytes() < 1 << 22 else b""
     elif kind is np.ndarray:  # subclasses guard themselves: np.ma.masked cannot even be copied
         raw = value.tobytes() + (value.base.tobytes() if isinstance(value.base, np.ndarray) else b"")
     elif kind in (bytes, bytearray, memoryview):

@@ -11,6 +11,7 @@ import click
 
 from harness.cli.options import example, json_option, option, registry_option, short
 from harness.errors import HarnessError
+from harness.records import case_text
 from harness.showing import finite, one_line
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def draw_kernel_boards(boards: Sequence[KernelBoard], *, as_json: bool, markdown
 def board_title(board: KernelBoard) -> str:
     threads = board.shared["threads"]
     what = f"{board.shared['device']} {board.shared['dtype']}, {threads} thread{'s' if threads != 1 else ''}"
-    return (
-        f"{short(board.kernel)} | {what} | torch {board.shared['torch_version']} | machine {one_line(board.shared['machine'])}"
-    )
+    case = [case_text(board.case)] if board.case else []
+    parts = [short(board.kernel), *case, what, f"torch {board.shared['torch_version']}", f"machine {board.shared['machine']}"]
+    return " | ".join(map(one_line, parts))
 
 
 def board_cells(board: KernelBoard) -> list[list[str]]:
