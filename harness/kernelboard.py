@@ -65,7 +65,7 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class KernelBoard:
-    """One kernel on one device. shared, case: what its rows agree in. copy_rates: bytes a second, by case, where they say much."""
+    """One kernel on one device. shared, case: what its rows agree in. copy_rates: bytes a second, by case, where it tells."""
 
     kernel: str
     shared: Mapping[str, Any]
