@@ -1,0 +1,1 @@
+"""Claims: a rule and records in, a verdict out."""

@@ -1,0 +1,77 @@
+"""What is said of a claim: frozen data, which the command line, the pages and SQL show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Word = Literal["supported", "refuted", "inconclusive", "not testable here"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One comparison of a rule: a number over the seeds, and the range in which it has to lie.
+
+    what: in words, "accuracy of crrelu - relu on digits, mlp". low, high: the range, infinite where open; slack: how far beyond
+    is still undecided. estimate with its interval: None where nothing is known yet. values: one number a seed, in the order of
+    the seeds, None where it is missing. unit: of the estimate. p: of a sign-flip test against the nearer limit; effect_size:
+    mean over standard deviation; power: of finding the claim's effect with this spread at this n; None where it has no meaning.
+    """
+
+    what: str
+    word: Word
+    low: float
+    high: float
+    slack: float
+    estimate: float | None
+    interval_low: float | None
+    interval_high: float | None
+    confidence: float
+    n: int
+    unit: str = ""
+    values: tuple[float | None, ...] = ()
+    p: float | None = None
+    effect_size: float | None = None
+    power: float | None = None
+    seeds_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim under one protocol (its rule and exact series), on one machine and environment.
+
+    reason: why this word, in a sentence. power: the least of the decisions' that are open. seeds_needed: for a power of 80 %.
+    cost_ratio: median seconds of the paper's method over those of what it is compared with. attempts: those it rests on.
+    missing: what has not run, or cannot. protocol: digest of rule and series, "" where none is fixed; fixed_at: UTC.
+    command: what would run, complete or settle it. others: verdicts of the same protocol elsewhere ("machine: word").
+    """
+
+    claim: str
+    paper: str
+    says: str
+    word: Word
+    reason: str
+    decisions: tuple[Decision, ...] = ()
+    n: int = 0
+    seeds: int = 0
+    effect: float | None = None
+    power: float | None = None
+    seeds_needed: int | None = None
+    cost_ratio: float | None = None
+    attempts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    protocol: str = ""
+    fixed_at: str = ""
+    suite: str = ""
+    machine: str = ""
+    device: str = ""
+    dtype: str = ""
+    threads: int = 0
+    torch_version: str = ""
+    command: str = ""
+    value: str = ""
+    place: str = ""
+    source: str = ""
+    scaled_down: str = ""
+    unverified: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
