@@ -195,7 +195,7 @@ def test_a_version_that_dies_is_named_with_its_last_words(tmp_path):
 def test_an_open_end_is_the_folder_as_it_stands(repository):
     """Before a commit, its change can be measured already."""
     with two_versions(repository, "HEAD..") as (a, b):
-        assert "23000" in (a / "slowkit_code.py").read_text()
+        assert "80000" in (a / "slowkit_code.py").read_text()
         assert b == repository
     assert not a.exists()
     assert repository.exists()
