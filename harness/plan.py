@@ -15,7 +15,7 @@ from typing import Any, Literal
 from harness.catalogue import Catalogue, Offer
 from harness.errors import HarnessError, MissingError, NothingSelected
 from harness.identity import digest, pair_key, series_key, trial_id
-from harness.nets import Net
+from harness.nets import Net, Train
 from harness.records import FAILURES, KERNEL_REGIONS, KERNELS, Trial
 from harness.specs import Component, Implementation, Kernel, Learner, Method, Params, Task, Track
 from harness.suite import TIMING_PROCESSES, KernelEntry, MethodEntry, Suite, TaskEntry, expand, matches, resolve_params
@@ -177,7 +177,7 @@ def fill_predictions(planned: Sequence[Planned]) -> Iterator[Planned]:
 
 
 def sibling(trial: Trial) -> tuple[str, ...]:
-    return (trial.kind, trial.method, trial.task, trial.device, str(trial.net), str(trial.budget))
+    return (trial.kind, trial.method, trial.task, trial.device, str(trial.net), str(trial.train), str(trial.budget))
 
 
 # Expansion ------------------------------------------------------------------------------------------------------------
@@ -194,10 +194,11 @@ class Use:
     task_params: Mapping[str, Any]
     track: Offer[Track]
     net: Net | None
+    train: Train | None
 
 
 def expand_uses(suite: Suite, catalogue: Catalogue) -> Iterator[Use]:
-    """Every method x parameters on every task x parameters of its track, in every net (learners: in none)."""
+    """Every method x parameters on every task x parameters of its track, in every net and training (learners: in none)."""
     for task_entry in suite.tasks:
         task = catalogue.task(task_entry.use)
         track = catalogue.track(task.spec.track)
@@ -208,10 +209,12 @@ def expand_uses(suite: Suite, catalogue: Catalogue) -> Iterator[Use]:
                     continue
                 if isinstance(method.spec, Component) and not track.spec.learner:
                     continue
-                nets: Sequence[Net | None] = suite.net if isinstance(method.spec, Component) else (None,)
+                around: list[tuple[Net | None, Train | None]] = [(None, None)]
+                if isinstance(method.spec, Component):
+                    around = [(net, train) for net in suite.net for train in suite.train]
                 for method_params in filled(method_entry, method.spec.params):
-                    for net in nets:
-                        yield Use(method, method_params, method_entry.role, task, task_params, track, net)
+                    for net, train in around:
+                        yield Use(method, method_params, method_entry.role, task, task_params, track, net, train)
 
 
 def filled(entry: MethodEntry | TaskEntry | KernelEntry, model: type[Params]) -> Iterator[dict[str, Any]]:
@@ -288,7 +291,7 @@ def trials_of(
     shared: dict[str, Any] = {
         "track": use.track.ref, "method": use.method.ref, "method_params": params, "role": use.role,
         "paper": catalogue.paper_of(use.method.plugin), "task": use.task.ref, "task_params": dict(use.task_params), "net": net,
-        "train": suite.train.model_dump(mode="json") if use.net else None, "budget": budget_of(use, suite), "tuning": None,
+        "train": use.train.model_dump(mode="json") if use.train else None, "budget": budget_of(use, suite), "tuning": None,
         "device": device, "dtype": suite.dtype, "threads": suite.threads, "root_seed": suite.root_seed, "matched": match,
         "code_digest": catalogue.code_digest(use.method, use.task, use.track),
         "data_digest": data_digest(use, catalogue), "torch_version": here.torch_version,
@@ -399,11 +402,13 @@ def fits(names: Mapping[str, Any], name: str, wanted: Any) -> bool:
 def names_of(use: Use, **more: Any) -> dict[str, Any]:
     """What `exclude` may name of a use, by dotted name; more: device, kind and seed, where they are known."""
     net = use.net.model_dump(mode="json") if use.net else {}
+    train = use.train.model_dump(mode="json") if use.train else {}
     return {
         "method": use.method.ref, "task": use.task.ref, "track": use.track.ref, "role": use.role,
         **{f"method.{k}": v for k, v in use.method_params.items()},
         **{f"task.{k}": v for k, v in use.task_params.items()},
-        **{f"net.{k}": v for k, v in net.items()}, **more,
+        **{f"net.{k}": v for k, v in net.items()},
+        **{f"train.{k}": v for k, v in train.items()}, **more,
     }  # fmt: skip
 
 
@@ -453,7 +458,7 @@ def match_request(use: Use, suite: Suite, catalogue: Catalogue) -> MatchRequest 
         target_method=target.ref, target_params=target_params,
         net=use.net.model_dump(mode="json") if use.net else None,
         target_net=target_net.model_dump(mode="json") if target_net else None,
-        train=suite.train.model_dump(mode="json"), shape=shape_of(use), track=use.track.ref,
+        train=(use.train or suite.train[0]).model_dump(mode="json"), shape=shape_of(use), track=use.track.ref,
         code=catalogue.code_digest(use.method, use.task, use.track),
     )  # fmt: skip
 

@@ -214,7 +214,7 @@ def test_what_is_left_out_has_the_documented_default():
 
     assert (suite.title, suite.root_seed, suite.devices, suite.dtype, suite.threads) == ("", 0, ("cpu",), "float32", 1)
     assert suite.seeds == tuple(range(10))
-    assert suite.train == Train()
+    assert suite.train == (Train(),)
     assert (suite.measure.quality, suite.measure.timing, suite.measure.memory) == (None, (), True)
     assert (suite.limits.timeout_s, suite.limits.memory_bytes) == (1800.0, None)
     assert (suite.exclude, suite.claims, suite.budget.match) == ((), (), None)
@@ -551,7 +551,7 @@ def test_six_different_mistakes_are_shown_at_once_each_with_its_line():
         ("train", "{lr: 0}", "s.yaml:7: train.lr: got 0; write a number greater than 0"),
         ("train", "{warmup: 1}", "s.yaml:7: train.warmup: got 1; write a number less than 1"),
         ("train", "{weight_decay: -1}", "s.yaml:7: train.weight_decay: got -1; write a number of at least 0"),
-        ("train", "[lr]", "s.yaml:7: train: got ['lr']; write a mapping, such as {key: value}"),
+        ("limits", "[lr]", "s.yaml:7: limits: got ['lr']; write a mapping, such as {key: value}"),
         ("seeds", "0", "s.yaml:7: seeds: got 0; write how many seeds (1 to 10000) or a list of seed indices, such as [3, 5]"),
         ("seeds", "true", "s.yaml:7: seeds: got True; write how many seeds"),
         ("seeds", "1000000000", "s.yaml:7: seeds: got 1000000000; write how many seeds"),

@@ -261,6 +261,9 @@ def board_title(board: Board) -> Text:
     parts = [board.task]
     if net:
         parts.append(" ".join([net["arch"], *(f"{k} {net[k]}" for k in ("width", "depth", "norm") if k in net)]))
+    train = shared.get("train") or {}  # a suite may list several, whose boards differ in nothing else
+    settings = [word + str(train[k]) for word, k in (("", "optimizer"), ("lr ", "lr"), ("batch ", "batch")) if k in train]
+    parts += [" ".join(settings)] if settings else []
     parts.append(", ".join(f"{k} {v:g}" for k, v in (shared["budget"] or {}).items()) or "no budget")
     parts.append(f"{shared['device']} {shared['dtype']} {shared['threads']} thread{'s' if shared['threads'] > 1 else ''}")
     return Text(" | ".join(parts))

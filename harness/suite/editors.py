@@ -23,7 +23,8 @@ def suite_schema(catalogue: Catalogue) -> dict[str, Any]:
     forms["TaskForm"] = _entry_schema(forms["TaskForm"], {o.name: o.spec.params for o in catalogue.tasks})
     forms["MethodForm"] = _entry_schema(forms["MethodForm"], {o.name: o.spec.params for o in catalogue.methods})
     forms["KernelForm"] = _entry_schema(forms["KernelForm"], {o.name: o.spec.params for o in catalogue.kernels})
-    for key, item in (("net", {"$ref": "#/definitions/Net"}), ("devices", keys["devices"]["items"])):
+    one_or_many = (("net", {"$ref": "#/definitions/Net"}), ("train", {"$ref": "#/definitions/Train"}))
+    for key, item in (*one_or_many, ("devices", keys["devices"]["items"])):
         about = {name: keys[key].pop(name) for name in ("title", "description", "default") if name in keys[key]}
         keys[key] = {**about, "anyOf": [item, keys[key]]}
     keys["claims"]["items"] = {"type": "string", "enum": sorted(catalogue.claims)} if catalogue.claims else {"type": "string"}
@@ -47,6 +48,7 @@ def _write_defaults_as_users_would(keys: dict[str, Any], forms: dict[str, Any]) 
         for field in properties.values():
             if "$ref" in field or field.get("default") in (None, []):
                 field.pop("default", None)
+    keys["train"].pop("default")  # its keys have theirs, and a list of one mapping is not how one writes it
     keys["seeds"]["default"] = DEFAULT_SEEDS
     forms["LimitsForm"]["properties"]["timeout"]["default"] = DEFAULT_TIMEOUT
 

@@ -109,7 +109,7 @@ class Suite:
     methods: tuple[MethodEntry, ...]
     kernels: tuple[KernelEntry, ...]
     net: tuple[Net, ...]
-    train: Train
+    train: tuple[Train, ...]
     seeds: tuple[int, ...]
     root_seed: int
     devices: tuple[Device, ...]
@@ -243,7 +243,7 @@ def count_trials(suite: Suite, catalogue: Catalogue) -> int:
         for entry in suite.methods:
             spec = catalogue.method(entry.ref).spec
             if isinstance(spec, Component):
-                nets = len(suite.net) if track.spec.learner else 0
+                nets = len(suite.net) * len(suite.train) if track.spec.learner else 0
             else:
                 nets = int(catalogue.track(spec.track) is track)
             uses += count_sets(task_entry) * count_sets(entry) * nets

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harness.catalogue import Catalogue, did_you_mean
 from harness.errors import HarnessError
 from harness.identity import canonical
-from harness.nets import Net
+from harness.nets import Net, Train
 from harness.records import KERNEL_REGIONS, Kind
 from harness.specs import Component, Learner, Role
 from harness.suite.entries import Chosen, Use, bare, choose
@@ -74,7 +74,8 @@ def check_repeats(raw: Raw) -> Iterator[Finding]:
     ]
     for loc in (*plain, *grids):
         yield from _repeats(loc, raw.list_at(*loc), lambda value: value)
-    yield from _repeats(("net",), raw.list_at("net"), _net_with_defaults)
+    yield from _repeats(("net",), raw.list_at("net"), lambda value: _with_defaults(Net, value))
+    yield from _repeats(("train",), raw.list_at("train"), lambda value: _with_defaults(Train, value))
 
 
 def _repeats(loc: Loc, items: Sequence[Any], meaning: Callable[[Any], Any]) -> Iterator[Finding]:
@@ -86,9 +87,9 @@ def _repeats(loc: Loc, items: Sequence[Any], meaning: Callable[[Any], Any]) -> I
         first.setdefault(key, i)
 
 
-def _net_with_defaults(value: Any) -> Any:
+def _with_defaults(model: type[Net] | type[Train], value: Any) -> Any:
     try:
-        return Net.model_validate_json(json.dumps(value), strict=True).model_dump(mode="json")
+        return model.model_validate_json(json.dumps(value), strict=True).model_dump(mode="json")
     except ValidationError:
         return value
 
@@ -286,7 +287,7 @@ def check_claims(raw: Raw, catalogue: Catalogue) -> Iterator[Finding]:
 def check_exclude(raw: Raw, chosen: Chosen, catalogue: Catalogue) -> Iterator[Finding]:
     """Each pattern is over a name that trials have, and could match one."""
     values = _values_of_trials(catalogue)
-    known = [*values, "seed", *(f"net.{name}" for name in Net.model_fields)]
+    known = [*values, "seed", *(f"net.{name}" for name in Net.model_fields), *(f"train.{name}" for name in Train.model_fields)]
     known += sorted({f"method.{p}" for use in chosen.methods for p in use.offer.spec.params.model_fields})
     known += sorted({f"task.{p}" for use in chosen.tasks for p in use.offer.spec.params.model_fields})
     known += sorted({f"case.{p}" for use in chosen.kernels for p in use.offer.spec.params.model_fields})

@@ -211,7 +211,9 @@ class SuiteForm(Form):
     net: Annotated[tuple[Net, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
         (), description="the reference net around each component; a list multiplies; learners bring their own"
     )
-    train: Train = Field(Train(), description="the reference learner's settings, the same for every component")
+    train: Annotated[tuple[Train, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
+        (Train(),), description="the reference learner's settings, the same for every component; a list multiplies"
+    )
     seeds: Seeds = Field(
         tuple(range(DEFAULT_SEEDS)), description=f"how many, or which seed indices ({DEFAULT_SEEDS} where left out)"
     )

@@ -66,7 +66,7 @@ def normalise(document: Document) -> Raw:
         if isinstance(entries := raw.data.get(key), list):
             raw.shorthands |= {(key, i) for i, entry in enumerate(entries) if isinstance(entry, str)}
             raw.data[key] = [{"use": entry} if isinstance(entry, str) else entry for entry in entries]
-    for key, short in (("net", dict), ("devices", str)):
+    for key, short in (("net", dict), ("train", dict), ("devices", str)):
         if isinstance(value := raw.data.get(key), short):
             raw.shorthands.add((key,))
             raw.data[key] = [value]
