@@ -78,7 +78,8 @@ def paper_rows(catalogue: Catalogue) -> list[dict[str, Any]]:
 
 
 def claim_rows(catalogue: Catalogue) -> list[dict[str, Any]]:
-    return [{"name": name, "seeds": f"{c.seeds} seeds", "says": c.says} for name, (_, c) in sorted(catalogue.claims.items())]
+    seeds = {name: f"{c.seeds} seeds" if c.rule else "not testable here" for name, (_, c) in catalogue.claims.items()}
+    return [{"name": name, "seeds": seeds[name], "says": c.says} for name, (_, c) in sorted(catalogue.claims.items())]
 
 
 def suite_rows(_: Catalogue) -> list[dict[str, str]]:

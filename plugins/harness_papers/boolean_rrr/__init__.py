@@ -140,10 +140,14 @@ METHODS = [
 
 STEPS = 10_000
 SMALLER = "10,000 iterations; the authors run up to a million on larger tasks"
+# What the README of this plugin reports was known when the rules were finished.
+LOOKED = "Finished with the rates in sight that the README gives (10 to 40 seeds; the suite has draws of its own)"
 
 
 def cell(method: str, metric: str, task: str = "multiplier", **parameters: Any) -> Cell:
-    """A metric after 10,000 steps; parameters of the method as they are, all others at their defaults."""
+    """A metric after 10,000 steps; parameters of the method as they are, and the margin the task's where it is not given."""
+    if method == "rrr":
+        parameters = {"sigma": None, **parameters}
     return Cell(method, task, metric, given(budget__steps=STEPS, **{f"method__{name}": v for name, v in parameters.items()}))
 
 
@@ -174,9 +178,11 @@ PAPER = Paper(
             source=REPOSITORY,
             scaled_down=(
                 "nothing: the task, the net and the budget are the authors'. 40 seeds show a share above 0.3 from 19 solved; "
-                "the authors' program was seen to solve 7 of 20, a rate that 40 seeds leave undecided"
+                "the authors' program was seen to solve 7 of 20, a rate that 40 seeds leave undecided. After a first look at "
+                "10 seeds the nets read by sign were taken out of this rule and made the next claim. " + LOOKED
             ),
             unverified=("the rates in the paper's own figures",),
+            effect=0.3,  # the authors' 3 of 5 against the card's limit of 30 %
         ),
         Claim(
             name="beats-gradients-read-by-sign",
@@ -191,7 +197,8 @@ PAPER = Paper(
             source=REPOSITORY,
             scaled_down=(
                 "the stronger form of the comparison is ours, and was added when a first look at 10 seeds had shown the "
-                "penalty to do well: such a net is a circuit with nodes exactly -1 or +1, and the task asks for no more"
+                "penalty to do well: such a net is a circuit with nodes exactly -1 or +1, and the task asks for no more. "
+                + LOOKED
             ),
             unverified=("whether the paper thresholds a trained net",),
         ),
@@ -215,9 +222,11 @@ PAPER = Paper(
             source=REPOSITORY,
             scaled_down=(
                 "the threshold and the ablation (sigma 1000: a margin 18 times smaller) are ours. Nodes that a circuit does "
-                "not need, or only copies with, do not become clean gates: the share stays well below 1 in solved nets too"
+                "not need, or only copies with, do not become clean gates: the share stays well below 1 in solved nets too. "
+                + LOOKED
             ),
             unverified=("what share of nodes becomes clean in the paper",),
+            because="rrr",  # with sigma 1000
         ),
         Claim(
             name="codes-need-a-small-beta",
@@ -231,19 +240,58 @@ PAPER = Paper(
             source=REPOSITORY,
             scaled_down=(
                 "8 vectors and 8-3-8-8 instead of 16 and 16-4-16-16; " + SMALLER + ". Solved there means that the gap closed, "
-                "so margins are compared, not bits: at beta 0.5 the bits are often all right though the gap stays open"
+                "so margins are compared, not bits: at beta 0.5 the bits are often all right though the gap stays open. "
+                + LOOKED
             ),
             unverified=("whether the paper repeats the figures of the page",),
         ),
+        Claim(
+            name="reconstructs-random-logic",
+            says="A random circuit of ANDs and ORs, 32 wide and 4 deep, is reconstructed from few of its values",
+            rule=None,
+            seeds=0,
+            value="75.26, 86.92 and 99.75 % of the test bits from 64, 128 and 256 items",
+            place="page on random logic of the documentation, since deleted",
+            source=REPOSITORY,
+            unverified=("whether the paper repeats the figures of the page",),
+            missing="a task of random logic circuits, and a compiled search for its 10^5 iterations and more",
+        ),
+        Claim(
+            name="learns-rule-30",
+            says="One step of rule 30 is learnt from 256 worlds without convolution, and better than by gradients",
+            rule=None,
+            seeds=0,
+            value="99.66 % of the test bits after 755,382 iterations; AdamW 86.06 %, with the penalty 100 % from 160 worlds",
+            place="page on cellular automata of the documentation, since deleted; a notebook of the authors",
+            source=REPOSITORY,
+            unverified=("whether the paper repeats the figures of the page",),
+            # 24 ns x 256 items x 2,128 edges x 755,382 iterations
+            missing="a compiled search: here a seed would take some three hours on one core, and ten seeds more than a day",
+        ),
+        Claim(
+            name="beats-gradients-on-random-logic",
+            says="On random logic of depth 5 the search gives more test bits than gradients do",
+            rule=None,
+            seeds=0,
+            value="of the gradients only: And/Or 88.32 to 94.43 %, majority 73.31 to 81.91 %, 128 to 512 items",
+            place="a notebook of the authors, since deleted",
+            source=REPOSITORY,
+            unverified=("what the search reaches",),
+            missing="a task of random logic circuits, and a compiled search for its 10^5 iterations and more",
+        ),
+        Claim(
+            name="learns-digits",
+            says="A net 64-64-10 of threshold functions learns the 8x8 digits",
+            rule=None,
+            seeds=0,
+            value="64.1, 81.8 and 90.1 % of the test digits from 128, 256 and 512 items, sigma 5",
+            place="page on small MNIST of the documentation, since deleted",
+            source=REPOSITORY,
+            unverified=("whether the paper repeats the figures of the page",),
+            missing="analog inputs and outputs of which one is on, which this track does not have",
+        ),
     ),
     notes={
-        "C3": "random And/Or circuits from few data: not testable yet; the task comes with the fast version",
-        "C4": (
-            "rule 30 without convolution: 755,382 iterations in the paper; comes with the fast version. It must be judged "
-            "against adamw-mlp-penalty too, which the authors' own notebook reports at 100 % with 160 worlds"
-        ),
-        "C5": "better than gradients on random logic: comes with the fast version; the card found only the gradient side",
-        "digits": "64-64-10 on 8x8 digits, sigma 5: analog inputs and one-hot outputs are not in this track yet",
         "notebooks": "the authors' gradient baselines have one seed each",
     },
 )  # fmt: skip

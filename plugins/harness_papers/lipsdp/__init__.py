@@ -27,6 +27,7 @@ from harness import (
 
 ARXIV = "https://arxiv.org/abs/1906.04893"
 REPOSITORY = "https://github.com/arobey1/LipSDP"
+NSR = "https://arxiv.org/abs/2401.14033"
 HERE = "harness_papers.lipsdp"
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid"]
 
@@ -190,6 +191,8 @@ TRAINED = (
     "MLPs of width 16 on digits (8x8 pixels) in place of MNIST nets of width up to several hundred; Clarabel in place of Mosek"
 )
 
+MAXMIN = "MaxMin nets and LipSDP-NSR, the semidefinite program for them"
+
 PAPER = Paper(
     name="lipsdp",
     title="Efficient and Accurate Estimation of Lipschitz Constants for Deep Neural Networks",
@@ -244,12 +247,52 @@ PAPER = Paper(
             scaled_down=TRAINED,
             unverified=("where the paper shows the trend, and for which nets",),
         ),
+        Claim(
+            name="nsr-below-norm-product",
+            says="On MaxMin nets LipSDP-NSR is never above the norm product, and the gap grows with depth",
+            rule=None,
+            seeds=0,
+            value="17432 against 73405, 18 layers of 32",
+            place="tables of the paper on LipSDP-NSR",
+            source=NSR,
+            unverified=("the values as printed; the authors' weights gave 17431.54 and 73402.96 when they were solved again",),
+            missing=MAXMIN,
+        ),
+        Claim(
+            name="nsr-below-norm-product-in-linf",
+            says="The same for inputs in the l-infinity norm",
+            rule=None,
+            seeds=0,
+            value="1.97e5 against 2.79e16, 18 layers of 128",
+            place="tables of the paper on LipSDP-NSR",
+            source=NSR,
+            unverified=("both values",),
+            missing=MAXMIN + ", for the l-infinity norm",
+        ),
+        Claim(
+            name="residual-form-cannot-see-maxmin",
+            says="Written as a residual ReLU layer, one MaxMin layer gets the bound sqrt 2; LipSDP-NSR gives 1",
+            rule=None,
+            seeds=0,
+            value="rho 2 against 1",
+            place="paper on LipSDP-NSR",
+            source=NSR,
+            unverified=("where the paper says so",),
+            missing=MAXMIN + ", and LipSDP for residual layers",
+        ),
+        Claim(
+            name="nsr-not-above-residual-form",
+            says="On deep MaxMin nets LipSDP-NSR is not above LipSDP of the residual form",
+            rule=None,
+            seeds=0,
+            value="table 1, not read",
+            place="table 1 of the paper on LipSDP-NSR",
+            source=NSR,
+            unverified=("all values",),
+            missing=MAXMIN + ", and LipSDP for residual layers",
+        ),
     ),
     notes={
-        "L1": "LipSDP-NSR below the norm product for MaxMin nets, arXiv:2401.14033: not testable here, NSR is not implemented",
-        "L2": "the same in l-infinity: not testable here, neither NSR nor the l-infinity LMI is implemented; values unverified",
-        "L3": "the residual form cannot see that MaxMin is 1-Lipschitz: not testable here, GroupSort nets are not implemented",
-        "L4": "NSR not above the residual form on deep nets: not testable here, as L1; the paper's values are unverified",
         "L5": "claims `ordered` and `tighter-than-norm-product`, on random nets of the same sizes",
         "network": "LipSDP-Network is not offered: its multipliers are not valid; tests hold the counter-example",
         "slopes": "sigmoid counts as [0, 1/4], its own slopes, where the paper takes [0, 1]: valid and tighter",

@@ -31,7 +31,8 @@ def made_up(**by_method: list[float]) -> Callable[[Cell], list[float]]:
     """Values by method; of rrr also by its parameters, as "rrr[beta=0.5]"."""
 
     def values(cell: Cell) -> list[float]:
-        parameters = [f"{name.removeprefix('method.')}={value}" for name, value in cell.given if name.startswith("method.")]
+        given = [(name.removeprefix("method."), value) for name, value in cell.given if name.startswith("method.")]
+        parameters = [f"{name}={value}" for name, value in given if value is not None]
         return by_method.get(f"{cell.method}[{','.join(parameters)}]", by_method.get(cell.method, [0.0, 0.0, 0.0]))
 
     return values
@@ -81,6 +82,8 @@ def test_claims_say_where_they_come_from_and_what_is_smaller():
         assert claim.source.startswith("https://")
         assert claim.value
         assert claim.place
+        if claim.rule is None:
+            continue
         assert claim.scaled_down
         assert claim.unverified
         assert claim.seeds >= 10

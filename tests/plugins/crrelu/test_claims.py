@@ -8,6 +8,7 @@ from harness_papers.crrelu import MARGIN, PAPER, SAMPLES
 from harness.rules import All, Cell, cells
 
 CLAIMS = {claim.name: claim for claim in PAPER.claims}
+TESTABLE = [claim for claim in PAPER.claims if claim.rule is not None]
 IMAGE = 1 / 360  # one image of digits' test part
 
 
@@ -22,7 +23,7 @@ def test_every_cell_names_what_is_declared(claim, unknown_names):
     assert unknown_names(claim) == []
 
 
-@pytest.mark.parametrize("claim", PAPER.claims, ids=CLAIMS)
+@pytest.mark.parametrize("claim", TESTABLE, ids=[claim.name for claim in TESTABLE])
 def test_a_claim_says_what_is_smaller_and_what_is_not_verified(claim):
     """A verdict on digits is not one on ImageNet, and a number that nobody read is not the paper's."""
     assert "digits" in claim.scaled_down
@@ -70,7 +71,7 @@ def test_the_budget_is_forty_passes(catalogue):
 
 def test_methods_of_a_claim_meet_the_same_net_and_budget():
     """Otherwise the difference would not be the activation's."""
-    for claim in PAPER.claims:
+    for claim in TESTABLE:
         for rule in claim.rule.rules:
             treatment, control = cells(rule)
             assert treatment.given == control.given

@@ -10,6 +10,7 @@ from harness.lab.nets import build_net
 from harness.rules import Cell, cells
 
 CLAIMS = {claim.name: claim for claim in PAPER.claims}
+TESTABLE = [claim for claim in PAPER.claims if claim.rule is not None]
 POLYCOM = ("polynorm", "polyrelu")
 
 
@@ -39,7 +40,7 @@ def test_every_cell_names_what_is_declared(claim, unknown_names):
     assert unknown_names(claim) == []
 
 
-@pytest.mark.parametrize("claim", PAPER.claims, ids=CLAIMS)
+@pytest.mark.parametrize("claim", TESTABLE, ids=[claim.name for claim in TESTABLE])
 def test_a_claim_says_what_is_smaller_and_what_is_not_verified(claim):
     """A verdict on digits is not one on language, and a number that nobody read is not the paper's."""
     assert claim.scaled_down
@@ -95,7 +96,7 @@ def test_the_sizes_of_the_approximation_claim_are_the_nets(catalogue):
 
 def test_methods_of_a_claim_meet_the_same_net_and_budget():
     """Otherwise the difference would not be the activation's. Only the method's own parameters may differ."""
-    for claim in PAPER.claims:
+    for claim in TESTABLE:
         settings = {
             tuple((k, v) for k, v in cell.given if not k.startswith("method.") and k != "net.width")
             for cell in cells(claim.rule)

@@ -8,6 +8,7 @@ from harness_papers.selu import BN, ITEMS, PAPER, RIVALS
 from harness.rules import Cell
 
 CLAIMS = {claim.name: claim for claim in PAPER.claims}
+TESTABLE = [claim for claim in PAPER.claims if claim.rule is not None]
 
 
 def given(cell: Cell, name: str) -> object:
@@ -30,7 +31,7 @@ def test_every_cell_names_what_is_declared(claim, unknown_names):
     assert unknown_names(claim) == []
 
 
-@pytest.mark.parametrize("claim", PAPER.claims, ids=CLAIMS)
+@pytest.mark.parametrize("claim", TESTABLE, ids=[claim.name for claim in TESTABLE])
 def test_a_claim_says_what_is_smaller_and_what_is_not_verified(claim):
     """A verdict on four tables is not one on 121."""
     assert claim.scaled_down
