@@ -53,6 +53,7 @@ class Row:
 
     difference: method - baseline, seed by seed, on the board's first metric. others: means of the further metrics.
     timings: region -> medians of each fresh process, seconds. mismatch: of matched parameters or FLOPs, a share.
+    attempts: the ids of all that the row rests on, timed ones too, in their order.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Row:
     params: int | None
     mismatch: float | None
     ranked: bool
+    attempts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Latest:
     """What boards are made of. groups: in the order of their first attempts. The arrays: one number a place.
 
     pairs: the number of the attempt's pair key, in the order of the keys. solve_s, params: NaN where not measured.
-    values: by metric, of the test part of ok attempts; NaN where there is none.
+    values: by metric, of the test part of ok attempts; NaN where there is none. ids: of the attempts, a place each.
     timings: place -> (region, median seconds) of ok attempts.
     """
 
@@ -122,6 +124,7 @@ class Latest:
     params: Reals
     values: Mapping[str, Reals]
     timings: Mapping[int, Sequence[tuple[str, float]]]
+    ids: pa.Array
 
 
 def make_leaderboards(
@@ -186,7 +189,8 @@ regions AS (
     FROM timings JOIN latest USING (attempt_id)
     WHERE status = 'ok' AND region IS NOT NULL AND isfinite(sample_wall_s) GROUP BY place, region)
 SELECT (SELECT list(g) FROM groups g) AS groups, (SELECT list(s) FROM scores s) AS scores,
-       (SELECT list(r ORDER BY place, region) FROM regions r) AS regions
+       (SELECT list(r ORDER BY place, region) FROM regions r) AS regions,
+       (SELECT list(attempt_id ORDER BY place) FROM latest) AS ids
 """
 
 
@@ -209,7 +213,7 @@ def read_latest(registry: Registry, trial_ids: Iterable[str] | None, machine: st
         timings.setdefault(region["place"], []).append((region["region"], region["median_s"]))
     groups = without_strange(read_groups(lists), registry)
     values = read_values(elements(found, "scores"), outcomes == OK)
-    return Latest(groups, pairs, outcomes, solve_s, params, values, timings)
+    return Latest(groups, pairs, outcomes, solve_s, params, values, timings, elements(found, "ids"))
 
 
 def without_strange(groups: Sequence[Alike], registry: Registry) -> list[Alike]:
@@ -227,8 +231,8 @@ def without_strange(groups: Sequence[Alike], registry: Registry) -> list[Alike]:
     return kept
 
 
-def elements(found: pa.Table, name: str) -> pa.StructArray:
-    """The structs of the list in a column's only row."""
+def elements(found: pa.Table, name: str) -> Any:
+    """What the list in a column's only row holds, as an Arrow array."""
     return found[name].combine_chunks().flatten()
 
 
@@ -465,7 +469,14 @@ def make_row(
         params=int(params[0]) if params else None,
         mismatch=next((g.texts["matched"]["mismatch"] for g in method.groups if g.texts["matched"]), None),
         ranked=len(ok) > 0 and method.role != "oracle",
+        attempts=ids_of(method, latest),
     )
+
+
+def ids_of(method: Method, latest: Latest) -> tuple[str, ...]:
+    import numpy as np
+
+    return tuple(latest.ids.take(np.sort(np.concatenate([g.places for g in method.groups]))).to_pylist())
 
 
 def measured(values: Reals) -> list[float]:

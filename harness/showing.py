@@ -22,6 +22,7 @@ HIDDEN = re.compile(
 )
 FORMULA = re.compile("[=+\\-@\t\r]")  # how a spreadsheet knows a cell that it computes, with commands of the system in it
 MAX_LABEL = 60  # characters
+LARGE = 1e6  # from here on a number is written with its exponent
 
 
 def visible(text: str) -> str:
@@ -40,6 +41,18 @@ def short_label(text: str, number: int) -> str:
     """A name for one line of a picture: visible, cut where it is long, with a number that keeps cut names apart."""
     shown = one_line(text[: 2 * MAX_LABEL])
     return shown if len(shown) <= MAX_LABEL else f"{shown[:MAX_LABEL]}… #{number}"
+
+
+def interval_text(mean: float, low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """mean ± half-width, to the digits that the half-width leaves meaning."""
+    sign = "+" if signed else ""
+    if low is None or high is None or not math.isfinite(high - low):
+        return f"{mean:{sign}.4g}"
+    half = (high - low) / 2
+    digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 4
+    if digits > 8 or max(half, abs(mean)) >= LARGE:
+        return f"{mean:{sign}.4g} ±{half:.2g}"
+    return f"{mean:{sign}.{digits}f} ±{half:.{digits}f}"
 
 
 def finite(value: Any) -> Any:

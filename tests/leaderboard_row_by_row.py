@@ -186,6 +186,7 @@ def make_row(
         params=next((a["params"] for a in ok if a["params"] is not None), None),
         mismatch=next((a["matched"]["mismatch"] for a in attempts if a["matched"]), None),
         ranked=n_ok > 0 and attempts[0]["role"] != "oracle",
+        attempts=tuple(a["attempt_id"] for a in attempts),
     )
 
 

@@ -24,7 +24,7 @@ from harness.cli.options import short
 from harness.leaderboard import Board, Row
 from harness.records import case_text
 from harness.run import Progress
-from harness.showing import finite, visible
+from harness.showing import finite, interval_text, visible
 from harness.stats import Interval
 
 if TYPE_CHECKING:  # a plan brings the models of the suite with it: a tenth of a second that a leaderboard does not need
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # a plan brings the models of the suite with it: a tenth of a
     from harness.records import Attempt, Trial
 
 BAR_CELLS = 17
-LARGE = 1e6  # from here on numbers are written with an exponent
 PLAIN_EVERY_S = 10.0
 UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
@@ -330,14 +329,7 @@ def interval_cell(interval: Interval | None, *, signed: bool = False) -> str:
     """mean ± half-width, to the digits that the half-width leaves meaning."""
     if interval is None:
         return ""
-    sign = "+" if signed else ""
-    if interval.low is None or interval.high is None or not math.isfinite(interval.high - interval.low):
-        return f"{interval.mean:{sign}.4g}"
-    half = (interval.high - interval.low) / 2
-    digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 4
-    if digits > 8 or max(half, abs(interval.mean)) >= LARGE:
-        return f"{interval.mean:{sign}.4g} ±{half:.2g}"
-    return f"{interval.mean:{sign}.{digits}f} ±{half:.{digits}f}"
+    return interval_text(interval.mean, interval.low, interval.high, signed=signed)
 
 
 def timing_cell(medians: tuple[float, ...] | None) -> str:
