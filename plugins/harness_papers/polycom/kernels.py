@@ -180,14 +180,14 @@ static void norm_backward(const Job *j, ptrdiff_t begin, ptrdiff_t end, double s
             float s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
 #pragma omp simd reduction(+ : s1, s2, s3, t0, t1, t2, t3)
             for (int i = 0; i < n; i++) {
-                const float q = x[i] * x[i], qq = q * q, gx = g[i] * x[i];
+                const float q = x[i] * x[i], p = q * x[i];
                 s1 += q;
-                s2 += qq;
-                s3 += qq * q;
+                s2 += q * q;
+                s3 += p * p;
                 t0 += g[i];
-                t1 += gx;
+                t1 += g[i] * x[i];
                 t2 += g[i] * q;
-                t3 += gx * q;
+                t3 += g[i] * p;
             }
             q1 += s1, q2 += s2, q3 += s3, m0 += t0, m1 += t1, m2 += t2, m3 += t3;
         }
@@ -201,12 +201,6 @@ static void norm_backward(const Job *j, ptrdiff_t begin, ptrdiff_t end, double s
             const int n = least(j->cols - col, BLOCK);
             const float *x = piece(x_from + col * j->x_col, j->x_col, n, x_room);
             const float *g = piece(g_from + col * j->g_col, j->g_col, n, g_room);
-            // The next row is fetched while this one is computed from the cache: else the two would take turns.
-            if (row + 1 < end)
-                for (int i = 0; i < n; i += 16) {
-                    __builtin_prefetch(x_from + j->x_row + (col + i) * j->x_col);
-                    __builtin_prefetch(g_from + j->g_row + (col + i) * j->g_col);
-                }
             float *restrict out = j->out + row * j->cols + col;
 #pragma omp simd
             for (int i = 0; i < n; i++) {
