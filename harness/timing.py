@@ -120,19 +120,22 @@ def measure(
 def warm_up(
     fn: Callable[[], object], synchronize: Callable[[], None], rule: StopRule, wall: Callable[[], float]
 ) -> tuple[int, float]:
-    """Calls made, and the seconds of the last one. The first calls (allocation, compilation, caches) are no samples."""
+    """Calls made, and the seconds of the quickest one. The first calls (allocation, compilation, caches) are no samples.
+
+    The quickest, not the last: one that was interrupted would leave too few calls in each sample.
+    """
     began = wall()
-    calls, last = 0, 0.0
+    calls, least = 0, math.inf
     while not rule.warm(calls, wall() - began):
         synchronize()
         before = wall()
         fn()
         synchronize()
-        last = wall() - before
+        least = min(least, wall() - before)
         calls += 1
         if wall() - began >= rule.limit_s:
             break
-    return calls, last
+    return calls, least
 
 
 class Checkpoints:

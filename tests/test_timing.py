@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 
@@ -135,8 +136,19 @@ def test_very_short_calls_are_averaged_within_a_sample():
 
     samples = measure(lambda: clock.work(1e-6), wall=clock, cpu=clock)
 
-    assert samples.calls_per_sample in (20, 21)  # the last warm-up call, read at 100 s, is 1 us but for its last digits
+    assert samples.calls_per_sample in (20, 21)  # the quickest warm-up call, read at 100 s, is 1 us but for its last digits
     assert samples.wall_s[0] == pytest.approx(1e-6, rel=1e-3)  # the same digits
+
+
+def test_an_interrupted_warm_up_call_leaves_the_samples_as_long_as_they_should_be():
+    """Calibrated by the call that a neighbour stretched, a sample would be a single call, and a record a hundred thousand."""
+    clock = Clock()
+    lasts = itertools.chain([1e-6] * 2, [1.0], itertools.repeat(1e-6))  # warm-up ends with the third
+
+    samples = measure(lambda: clock.work(next(lasts)), wall=clock, cpu=clock)
+
+    assert samples.warmup == 3
+    assert samples.calls_per_sample in (20, 21)
 
 
 def test_a_call_that_outlasts_the_limit_is_one_sample():
