@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow lint bench reliability schema clean
+.PHONY: run test test-slow lint bench reliability schema clean docs/kernels.md
 
 run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
@@ -26,6 +26,10 @@ bench: $(VENV)/installed
 # About half an hour: every fault of docs/reliability.md, as often as that page says.
 reliability: $(VENV)/installed
 	$(BIN)/python -m tests.faults --write docs/reliability.md
+
+# The tables of the page, from the records in registry/reference; measures nothing.
+docs/kernels.md: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.kernels --write $@
 
 schema: $(VENV)/installed
 	$(BIN)/harness schema > suites/suite.schema.json

@@ -140,7 +140,7 @@ def common_case(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make_rows(rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> Iterator[KernelRow]:
-    """Case by case, small first; in a case the best first, by the last region that all have, failed ones last."""
+    """Case by case, small first; in a case the best first, by the last region that all have; what has no rank stands last."""
     for _, of_case in itertools.groupby(rows, key=lambda row: row["case"]):
         by_name: dict[str, list[Mapping[str, Any]]] = {}
         for row in of_case:
@@ -176,4 +176,4 @@ def case_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def speed(row: KernelRow) -> tuple[bool, float, str]:
     time_s = step_s(row)
-    return (time_s is None or row.n_failed > 0, time_s or 0.0, row.implementation)
+    return (time_s is None or row.n_failed > 0 or row.fallback, time_s or 0.0, row.implementation)

@@ -72,10 +72,9 @@ def draw_kernel_boards(boards: Sequence[KernelBoard], *, as_json: bool, markdown
     elif not boards:
         click.echo("no kernels timed here yet; run `harness run kernels`")
     for board in boards if not as_json else ():
-        table = board_cells(board)
-        (print_markdown if markdown else print_table)(board_title(board), table, right_from=2)
+        (print_markdown if markdown else print_table)(board_title(board), board_cells(board), right_from=2)
         for line in footnotes(board):
-            click.echo(line)
+            click.echo(f"- {line}" if markdown else line)
         click.echo()
 
 
@@ -101,7 +100,7 @@ def board_cells(board: KernelBoard) -> list[list[str]]:
 
 
 def name_cell(row: KernelRow) -> str:
-    marks = " (fallback)" if row.fallback else ""
+    marks = " (fallback, not ranked)" if row.fallback else ""
     return one_line(row.implementation) + marks
 
 
@@ -193,13 +192,16 @@ def print_table(title: str, cells: Sequence[Sequence[str]], right_from: int) -> 
 
 
 def print_markdown(title: str, cells: Sequence[Sequence[str]], right_from: int) -> None:
-    """A GitHub table; a bar in a name would end its cell."""
     click.echo(f"**{title}**\n")
+    click.echo(markdown_table(cells, right_from))
+    click.echo()
+
+
+def markdown_table(cells: Sequence[Sequence[str]], right_from: int) -> str:
+    """A GitHub table; a bar in a name would end its cell."""
     lines = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---" if i < right_from else "--:" for i in range(len(cells[0]))]
-    for row in (lines[0], rule, *lines[1:]):
-        click.echo(f"| {' | '.join(row)} |")
-    click.echo()
+    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
 
 
 COMMANDS = [compare_command]
