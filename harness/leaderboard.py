@@ -4,6 +4,9 @@ Only attempts that agree on task, net, training, budget, device, dtype, threads 
 that failed counts as the metric's declared `worst`; where none is declared it is left out, and the counts say so. An attempt
 that is annotated as `invalid` counts for nothing: the one before it is the latest.
 
+Ranks have ties: a method stands behind another only where their difference, seed by seed, is beyond doubt for all pairs of
+methods on the board together (Holm). The order of the rows is that of the means.
+
 The work is columnar: SQL chooses the latest attempts and puts together those that agree in all but seed and numbers (an
 `Alike`); the numbers stay arrays until a row's statistics need them.
 """
@@ -13,14 +16,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness.identity import canonical
 from harness.records import FAILURES
 from harness.registry import Registry
-from harness.stats import Interval, paired_interval, safe_mean, t_interval
+from harness.stats import Interval, beats, paired_interval, rank_ranges, safe_mean, t_interval
 from harness.strangers import MAX_SHOWN, read_json, strangeness
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ JSON_TEXT = ("method_params", "task_params", "net", "train", "budget", "matched"
 # Attempts that agree in these differ in seed and numbers only.
 ALIKE = (*SHARED, "matched", "method", "method_params", "role", "kind", "declared")
 # One number an attempt, in lists that go with the list of places.
-BY_PLACE = ("pairs", "outcomes", "solve_s", "params")
+BY_PLACE = ("pairs", "outcomes", "solve_s", "peak_bytes", "params")
 OTHER, OK, FAILED, UNSUPPORTED = range(4)  # outcomes
 
 
@@ -51,9 +55,14 @@ class Metric:
 class Row:
     """One method on one board. ranked: False for oracles and for methods without a single ok attempt.
 
+    method: its label on this board; ref, given: its full reference, and its parameters but for a matched one.
+    rank: the best and the worst that it can have; None where it is not ranked. scores: on the board's first metric, one for
+    each pair of the board, in one order for all its rows; NaN where it has none.
     difference: method - baseline, seed by seed, on the board's first metric. others: means of the further metrics.
     timings: region -> medians of each fresh process, seconds. mismatch: of matched parameters or FLOPs, a share.
     attempts: the ids of all that the row rests on, timed ones too, in their order.
+    solve_s, peak_bytes: medians over ok attempts; peak_bytes: of the device, on a CPU of the process.
+    flops: training FLOPs where they were matched.
     """
 
     method: str
@@ -70,6 +79,12 @@ class Row:
     mismatch: float | None
     ranked: bool
     attempts: tuple[str, ...] = ()
+    ref: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    rank: tuple[int, int] | None = None
+    scores: tuple[float, ...] = ()
+    peak_bytes: float | None = None
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ class Alike:
 class Latest:
     """What boards are made of. groups: in the order of their first attempts. The arrays: one number a place.
 
-    pairs: the number of the attempt's pair key, in the order of the keys. solve_s, params: NaN where not measured.
+    pairs: the number of the attempt's pair key, in the order of the keys. solve_s, peak_bytes, params: NaN where not measured.
     values: by metric, of the test part of ok attempts; NaN where there is none. ids: of the attempts, a place each.
     timings: place -> (region, median seconds) of ok attempts.
     """
@@ -121,14 +136,37 @@ class Latest:
     pairs: Integers
     outcomes: Integers
     solve_s: Reals
+    peak_bytes: Reals
     params: Reals
     values: Mapping[str, Reals]
     timings: Mapping[int, Sequence[tuple[str, float]]]
     ids: pa.Array
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What boards are made of, where not of all: patterns such as "evonorm-*", and devices. A name fits with or without its
+    distribution, a method also with the parameters of its label. A board's baseline stays on it, whatever is chosen."""
+
+    tasks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    def has_board(self, group: Alike) -> bool:
+        in_task = not self.tasks or fits(self.tasks, group.texts["task"])
+        return in_task and (not self.devices or group.texts["device"] in self.devices)
+
+    def has_method(self, method: Method) -> bool:
+        return not self.methods or fits(self.methods, method.ref, method.label)
+
+
+def fits(patterns: Iterable[str], ref: str, label: str = "") -> bool:
+    names = (ref, ref.rpartition("/")[2], label)
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
 def make_leaderboards(
-    registry: Registry, trial_ids: Iterable[str] | None, machine: str, baseline: str | None = None
+    registry: Registry, trial_ids: Iterable[str] | None, machine: str, baseline: str | None = None, chosen: Chosen | None = None
 ) -> list[Board]:
     """Boards over the latest attempts of these trials (None: of every series), on one machine.
 
@@ -138,13 +176,14 @@ def make_leaderboards(
     latest = read_latest(registry, trial_ids, machine)
     if latest is None:
         return []
+    chosen = chosen or Chosen()
     keys: dict[tuple[Any, ...], str] = {}  # a key is long, and most groups of a board have the same texts
     by_board: dict[str, list[Alike]] = {}
-    for group in latest.groups:
+    for group in filter(chosen.has_board, latest.groups):
         if group.shared not in keys:
             keys[group.shared] = canonical([shared_part(group, name) for name in SHARED])
         by_board.setdefault(keys[group.shared], []).append(group)
-    boards = [make_board(groups, latest, baseline) for _, groups in sorted(by_board.items())]
+    boards = [make_board(groups, latest, baseline, chosen) for _, groups in sorted(by_board.items())]
     return with_task_labels([b for b in boards if b is not None])
 
 
@@ -177,7 +216,7 @@ WITH latest AS MATERIALIZED (
           GROUP BY {{key}})),
 groups AS (
     SELECT {", ".join(ALIKE)}, list(place) AS places, list(pair_key) AS pairs,
-           list(solve_s) AS solve_s, list(params) AS params,
+           list(solve_s) AS solve_s, list(params) AS params, list(coalesce(peak_device_bytes, peak_rss_bytes)) AS peak_bytes,
            list(CASE WHEN status = 'ok' THEN {OK} WHEN status IN {FAILURES!r} THEN {FAILED}
                      WHEN status = 'unsupported' THEN {UNSUPPORTED} ELSE {OTHER} END) AS outcomes
     FROM attempts JOIN latest USING (attempt_id) GROUP BY {", ".join(ALIKE)}),
@@ -207,13 +246,13 @@ def read_latest(registry: Registry, trial_ids: Iterable[str] | None, machine: st
     if not len(lists):
         return None
     places = flat(lists, "places")
-    pairs, outcomes, solve_s, params = (by_place(places, flat(lists, name), len(places)) for name in BY_PLACE)
+    pairs, outcomes, solve_s, peaks, params = (by_place(places, flat(lists, name), len(places)) for name in BY_PLACE)
     timings: dict[int, list[tuple[str, float]]] = {}
     for region in elements(found, "regions").to_pylist():
         timings.setdefault(region["place"], []).append((region["region"], region["median_s"]))
     groups = without_strange(read_groups(lists), registry)
     values = read_values(elements(found, "scores"), outcomes == OK)
-    return Latest(groups, pairs, outcomes, solve_s, params, values, timings, elements(found, "ids"))
+    return Latest(groups, pairs, outcomes, solve_s, peaks, params, values, timings, elements(found, "ids"))
 
 
 def without_strange(groups: Sequence[Alike], registry: Registry) -> list[Alike]:
@@ -341,21 +380,56 @@ class Method:
     def role(self) -> str:
         return str(self.groups[0].texts["role"])
 
+    @property
+    def ranked(self) -> bool:
+        return bool(self.ok.any()) and self.role != "oracle"
 
-def make_board(groups: Sequence[Alike], latest: Latest, wanted: str | None = None) -> Board | None:
-    """None where no quality attempt of these declares a metric. groups: in the order of their first attempts."""
+
+def make_board(groups: Sequence[Alike], latest: Latest, wanted: str | None, chosen: Chosen) -> Board | None:
+    """None where no quality attempt of these declares a metric, or no method is chosen. groups: in the order of their first
+    attempts."""
     quality = [g for g in groups if g.is_quality]
     metrics, worst = declared_metrics(quality), worst_values(quality)
     if not metrics:
         return None
     methods = methods_of(groups, latest)
     baseline = choose_baseline(methods, wanted)
-    scores = {m.label: by_pair(*scored(m, metrics[0], latest, worst)) for m in methods}
+    if not any(map(chosen.has_method, methods)):
+        return None
+    methods = [m for m in methods if m.label == baseline or chosen.has_method(m)]
+    found = [scored(m, metrics[0], latest, worst) for m in methods]
+    scores = dict(zip((m.label for m in methods), itertools.starmap(by_pair, found), strict=True))
     against = dict(sorted(scores.get(baseline, {}).items()))
-    rows = [make_row(m, metrics, scores[m.label], {} if m.label == baseline else against, worst, latest) for m in methods]
+    table = score_table(found)
+    standings = zip(methods, table, ranks_of(methods, table, metrics[0]), strict=True)
+    rows = [
+        make_row(m, metrics, scores[m.label], {} if m.label == baseline else against, worst, latest, line, rank)
+        for m, line, rank in standings
+    ]
     rows.sort(key=lambda r: order(r, metrics[0]))
     shared = {name: shared_part(groups[0], name) for name in SHARED}
     return Board(str(shared["task"]).rpartition("/")[2], shared, metrics[0], tuple(metrics[1:]), baseline, tuple(rows))
+
+
+def score_table(found: Sequence[tuple[Integers, Reals]]) -> Reals:
+    """Methods x the pairs of a board, ascending; NaN where a method has none. Of two attempts of one pair the later counts."""
+    import numpy as np
+
+    columns = np.unique(np.concatenate([pairs for pairs, _ in found]))
+    table = np.full((len(found), len(columns)), np.nan)
+    for line, (pairs, scores) in zip(table, found, strict=True):
+        line[np.searchsorted(columns, pairs)] = scores
+    return table
+
+
+def ranks_of(methods: Sequence[Method], table: Reals, metric: Metric) -> list[tuple[int, int] | None]:
+    """The best and the worst rank of each method; None for what is not ranked, or has no score."""
+    import numpy as np
+
+    places = [i for i, m in enumerate(methods) if m.ranked and metric.better != "neither" and np.isfinite(table[i]).any()]
+    ranges = rank_ranges(beats(table[places], "higher" if metric.better == "higher" else "lower"))
+    found = dict(zip(places, ranges, strict=True))
+    return [found.get(i) for i in range(len(methods))]
 
 
 def methods_of(groups: Sequence[Alike], latest: Latest) -> list[Method]:
@@ -449,12 +523,14 @@ def mean_of(method: Method, pairs: Integers, scores: Reals) -> float:
 
 def make_row(
     method: Method, metrics: Sequence[Metric], own: Mapping[int, float], against: Mapping[int, float],
-    worst: Mapping[str, float | None], latest: Latest,
+    worst: Mapping[str, float | None], latest: Latest, scores: Reals, rank: tuple[int, int] | None,
 ) -> Row:  # fmt: skip
     """own, against: the method's and the baseline's scores by pair on the first metric; against: in the order of the pairs."""
+    ref, given = method_use(method.groups[0])
+    matched = next((g.texts["matched"] for g in method.groups if g.texts["matched"]), None)
     found = {m.name: scored(method, m, latest, worst) for m in metrics[1:]}
     ok = method.places[method.ok]
-    seconds, params = measured(latest.solve_s[ok]), measured(latest.params[ok])
+    seconds, peaks, params = (measured(of[ok]) for of in (latest.solve_s, latest.peak_bytes, latest.params))
     return Row(
         method=method.label,
         role=method.role,
@@ -467,8 +543,14 @@ def make_row(
         timings=timings_of(method, latest),
         solve_s=median(seconds) if seconds else None,
         params=int(params[0]) if params else None,
-        mismatch=next((g.texts["matched"]["mismatch"] for g in method.groups if g.texts["matched"]), None),
-        ranked=len(ok) > 0 and method.role != "oracle",
+        mismatch=matched["mismatch"] if matched else None,
+        ranked=method.ranked,
+        ref=ref,
+        given=given,
+        rank=rank,
+        scores=tuple(scores.tolist()),
+        peak_bytes=float(median(peaks)) if peaks else None,
+        flops=matched_flops(matched),
         attempts=ids_of(method, latest),
     )
 
@@ -477,6 +559,12 @@ def ids_of(method: Method, latest: Latest) -> tuple[str, ...]:
     import numpy as np
 
     return tuple(latest.ids.take(np.sort(np.concatenate([g.places for g in method.groups]))).to_pylist())
+
+
+def matched_flops(matched: Mapping[str, Any] | None) -> float | None:
+    """What the harness counted when it matched training FLOPs."""
+    known = matched and matched.get("unit") == "flops" and isinstance(matched.get("got"), int | float)
+    return float(matched["got"]) if matched and known else None
 
 
 def measured(values: Reals) -> list[float]:

@@ -5,6 +5,7 @@ It reads all rows of a registry as dicts; of DuckDB it needs a connection of its
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +14,13 @@ from statistics import fmean, median
 from typing import Any
 
 import duckdb
+from scipy import special
 
 from harness.identity import canonical
 from harness.leaderboard import Board, Metric, Row
 from harness.records import FAILURES
 from harness.registry import Registry
-from harness.stats import Interval, paired_interval, t_interval
+from harness.stats import Interval, holm, paired_interval, t_interval
 
 SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine")
 
@@ -102,7 +104,12 @@ def make_board(attempts: Sequence[Mapping[str, Any]], wanted: str | None = None)
         by_method.setdefault(names[method_identity(a)], []).append(a)
     baseline = choose_baseline(by_method, wanted)
     scores = {m: scored(group, first.name, worst.get(first.name)) for m, group in by_method.items()}
-    rows = [make_row(m, group, metrics, scores, baseline, worst) for m, group in by_method.items()]
+    columns = sorted({pair for own in scores.values() for pair in own})
+    rows = [make_row(m, group, metrics, scores, baseline, worst, columns) for m, group in by_method.items()]
+    if first.better != "neither":
+        ranked = {r.method: scores[r.method] for r in rows if r.ranked and scores[r.method]}
+        beaten = beaten_pairs(ranked, first.better)
+        rows = [replace(r, rank=rank_of(r.method, ranked, beaten)) for r in rows]
     rows.sort(key=lambda r: order(r, first))
     shared = {name: shared_part(attempts[0], name) for name in SHARED}
     return Board(str(shared["task"]).rpartition("/")[2], shared, first, tuple(metrics[1:]), baseline, tuple(rows))
@@ -164,7 +171,7 @@ def scored(attempts: Iterable[Mapping[str, Any]], metric: str, worst: float | No
 
 def make_row(
     method: str, attempts: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], scores: Mapping[str, Mapping[str, float]],
-    baseline: str, worst: Mapping[str, float | None],
+    baseline: str, worst: Mapping[str, float | None], columns: Sequence[str],
 ) -> Row:  # fmt: skip
     quality = [a for a in attempts if a["kind"] == "quality"]
     own = scores[method]
@@ -172,6 +179,10 @@ def make_row(
     others = {m.name: fmean(v) for m in metrics[1:] if (v := list(scored(attempts, m.name, worst.get(m.name)).values()))}
     ok = [a for a in quality if a["status"] == "ok"]
     seconds = [a["solve_s"] for a in ok if a["solve_s"] is not None]
+    peaks = [a["peak_rss_bytes"] if a["peak_device_bytes"] is None else a["peak_device_bytes"] for a in ok]
+    peaks = [peak for peak in peaks if peak is not None]
+    ref, given = json.loads(method_identity(attempts[0]))
+    matched = next((a["matched"] for a in attempts if a["matched"]), None)
     return Row(
         method=method,
         role=attempts[0]["role"],
@@ -184,10 +195,44 @@ def make_row(
         timings=timings_of(attempts),
         solve_s=median(seconds) if seconds else None,
         params=next((a["params"] for a in ok if a["params"] is not None), None),
-        mismatch=next((a["matched"]["mismatch"] for a in attempts if a["matched"]), None),
+        mismatch=matched["mismatch"] if matched else None,
         ranked=n_ok > 0 and attempts[0]["role"] != "oracle",
+        ref=ref,
+        given=given,
+        scores=tuple(own.get(pair, math.nan) for pair in columns),
+        peak_bytes=float(median(peaks)) if peaks else None,
+        flops=float(matched["got"]) if matched and matched["unit"] == "flops" else None,
         attempts=tuple(a["attempt_id"] for a in attempts),
     )
+
+
+def rank_of(method: str, ranked: Mapping[str, Any], beaten: set[tuple[str, str]]) -> tuple[int, int] | None:
+    """One more than beat it, to all but those that it beats."""
+    if method not in ranked:
+        return None
+    return 1 + sum(loser == method for _, loser in beaten), len(ranked) - sum(winner == method for winner, _ in beaten)
+
+
+def beaten_pairs(scores: Mapping[str, Mapping[str, float]], better: str) -> set[tuple[str, str]]:
+    """(winner, loser) of which a paired t test says so, adjusted for all pairs."""
+    pairs = list(itertools.combinations(scores, 2))
+    tests = [paired_t([scores[a][k] - scores[b][k] for k in scores[a] if k in scores[b]]) for a, b in pairs]
+    adjusted = holm([p for _, p in tests])
+    found = [((a, b), mean) for (a, b), (mean, _), p in zip(pairs, tests, adjusted, strict=True) if p <= 0.05]
+    return {(a, b) if (mean > 0) == (better == "higher") else (b, a) for (a, b), mean in found}
+
+
+def paired_t(differences: Sequence[float]) -> tuple[float, float]:
+    """Their mean (of any scale) and the two-sided p."""
+    largest = max(map(abs, differences), default=0.0)
+    if len(differences) < 2 or largest == 0.0 or math.isinf(largest):
+        return 0.0, 1.0
+    scaled = [d / largest for d in differences]
+    mean = fmean(scaled)
+    sd = math.hypot(*(d - mean for d in scaled)) / math.sqrt(len(scaled) - 1)
+    if sd == 0.0:
+        return mean, 0.0
+    return mean, float(2 * special.stdtr(len(scaled) - 1, -abs(mean) / sd * math.sqrt(len(scaled))))
 
 
 def difference(own: Mapping[str, float], baseline: Mapping[str, float]) -> Interval | None:

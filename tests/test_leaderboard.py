@@ -369,6 +369,7 @@ METHODS = ("one/swish", "two/swish", "d/relu", "d/elu", "d/forest", "d/norm", "d
 ROLES = {"d/relu": "baseline", "d/norm": "baseline", "d/bound": "oracle"}
 OWED = (("accuracy",), ("accuracy", "nll"), ("width", "error", "accuracy"), ("nll",), ())
 VALUES = (0.1, 0.25, 1 / 3, 0.7, -0.0, 1e-300, 1e300, math.nan, math.inf, -math.inf, None)
+STEADY = {"d/relu": 0.1, "one/swish": 0.7}  # far enough apart that one beats the other in spite of some failures
 STATUS = ("ok",) * 8 + ("failed", "timeout", "oom", "diverged", "invalid", "unsupported", "unsupported", "interrupted")
 
 
@@ -388,7 +389,12 @@ def random_trial(rng: random.Random) -> Trial:
     if method == "d/forest":
         trees = rng.choice((7, 9))
         changes |= {"net": None, "train": None, "method_params": {"trees": trees, "deep": rng.choice((True, False))}}
-        changes["matched"] = {**MATCHED, "where": "method.trees", "mismatch": trees / 100}
+        changes["matched"] = {
+            **MATCHED,
+            "where": "method.trees",
+            "mismatch": trees / 100,
+            "unit": rng.choice(("params", "flops")),
+        }
     elif method == "two/swish" and rng.random() < 0.8:
         changes |= {"net": {"arch": "mlp", "width": 32}, "matched": MATCHED | {"to": rng.choice(("d/norm", "d/gone"))}}
     return trial(method, rng.randrange(5), **changes)
@@ -396,6 +402,8 @@ def random_trial(rng: random.Random) -> Trial:
 
 def random_attempt(rng: random.Random, number: int, log_bits: int = 1) -> Attempt:
     one, status = random_trial(rng), rng.choice(STATUS)
+    steady = STEADY.get(one.method)
+    status = "ok" if steady and rng.random() < 0.8 else status
     finished = status == "ok"
     owed = rng.choice(OWED)
     worst = rng.choice((None, 0.0, -1.0, math.nan, math.inf))
@@ -404,13 +412,14 @@ def random_attempt(rng: random.Random, number: int, log_bits: int = 1) -> Attemp
         for region in ("train_step", "inference") if (samples := tuple(rng.choices((1.0, 0.1, 3.0), k=rng.randrange(4))))
     )  # fmt: skip
     numbers = tuple(
-        measured(name, rng.choice(VALUES), part)
+        measured(name, rng.choice(VALUES) if steady is None else steady + rng.random() / 100, part)
         for name in dict.fromkeys((*owed, "width")) for part in ("validation", "test") if finished and rng.random() < 0.9
     )  # fmt: skip
     made = make_attempt(
         number, one, replace(WHERE, machine=rng.choice((MACHINE, MACHINE, MACHINE, "m-2"))), status=status,
         log=f"{rng.getrandbits(log_bits):x}", measurements=numbers, timings=timings if one.kind == "timing" else (),
-        resources=Resources(solve_s=rng.choice((None, 0.1, 0.2, 0.7)), params=rng.choice((None, 10, 20))),
+        resources=Resources(solve_s=rng.choice((None, 0.1, 0.2, 0.7)), params=rng.choice((None, 10, 20)),
+                            peak_rss_bytes=rng.choice((None, 5, 8)), peak_device_bytes=rng.choice((None, 3))),
     )  # fmt: skip
     return replace(made, declared=tuple(replace(measured(name, None), worst=worst) for name in owed))
 
@@ -436,10 +445,13 @@ def plain(boards: list[Board]) -> str:
     return json.dumps([dataclasses.asdict(board) for board in boards], sort_keys=True, indent=1)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_boards_are_those_that_one_gets_attempt_by_attempt(tmp_path, seed):
+SAMPLES = [(0, 400), (1, 400), (2, 400), (3, 400), (4, 400), (5, 400), (6, 2500)]  # seed, attempts: sparse boards, full ones
+
+
+@pytest.mark.parametrize(("seed", "attempts"), SAMPLES)
+def test_boards_are_those_that_one_gets_attempt_by_attempt(tmp_path, seed, attempts):
     """SQL and arrays are there for speed; what they say is what a reader of the rules would compute."""
-    registry = fill_at_random(tmp_path / "registry", seed)
+    registry = fill_at_random(tmp_path / "registry", seed, attempts)
     some = sorted(set(registry.table({"trial_id"})["trial_id"].to_pylist()))[::2]
 
     asked = ((MACHINE, None, None), ("m-2", None, "d/elu"), (MACHINE, some, "d/relu"), ("m-3", None, None))
@@ -468,7 +480,7 @@ def test_boards_out_of_an_index_are_those_that_one_gets_attempt_by_attempt(tmp_p
 
 def test_random_registries_hold_what_is_hard(tmp_path):
     """A comparison over boards in which nothing happens would prove nothing."""
-    registries = [fill_at_random(tmp_path / f"registry-{seed}", seed) for seed in range(3)]
+    registries = [fill_at_random(tmp_path / f"registry-{seed}", seed, attempts) for seed, attempts in SAMPLES[-3:]]
     boards = [board for registry in registries for board in make_leaderboards(registry, None, MACHINE)]
     rows = [row for board in boards for row in board.rows]
 
@@ -484,6 +496,11 @@ def test_random_registries_hold_what_is_hard(tmp_path):
     assert any(row.method == "two/swish" for row in rows)
     assert any("(alpha=" in row.method for row in rows)
     assert any("(fraction=" in board.task for board in boards)
+    assert any(row.flops for row in rows)
+    assert {row.peak_bytes for row in rows} >= {None, 3.0, 5.0}
+    ranks = [row.rank for row in rows if row.rank]
+    assert any(best > 1 for best, _ in ranks), "somewhere one method beats another"
+    assert any(best < worst for best, worst in ranks), "somewhere two are tied"
 
 
 @pytest.mark.parametrize("ids", [None, "half"])

@@ -11,7 +11,9 @@ from scipy import stats
 
 from harness.stats import (
     Interval,
+    beats,
     bootstrap_distribution,
+    holm,
     iqm,
     mean_ranks,
     optimality_gap,
@@ -174,6 +176,40 @@ def test_ranks_with_ties_share_their_mean(better, method):
 def test_what_nothing_tells_apart_is_tied_by_hand():
     """a beats c, nothing else is clear: a may be 1st or 2nd, b anything, c 2nd or 3rd."""
     assert rank_ranges([[False, False, True], [False, False, False], [False, False, False]]) == [(1, 2), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_a_method_beats_another_where_holm_adjusted_paired_t_tests_say_so(better):
+    """Against scipy's test of each pair over the seeds that both have; some scores are missing."""
+    rng = np.random.default_rng(5)
+    scores = rng.normal([[0.0], [0.4], [0.5], [2.0], [2.0]], 0.5, (5, 12)) + rng.normal(0, 1, 12)
+    scores[1, 3] = scores[2, :4] = np.nan
+    pairs = list(itertools.combinations(range(5), 2))
+    p_values = holm([stats.ttest_rel(scores[i], scores[j], nan_policy="omit").pvalue for i, j in pairs])
+    expected = {
+        (i, j) if (np.nanmean(scores[i] - scores[j]) > 0) == (better == "higher") else (j, i)
+        for (i, j), p in zip(pairs, p_values, strict=True) if p <= 0.05
+    }  # fmt: skip
+
+    found = beats(scores, better)
+
+    assert {(i, j) for i in range(5) for j in range(5) if found[i][j]} == expected
+    assert 2 <= len(expected) < len(pairs)
+
+
+def test_methods_that_are_equal_share_one_rank():
+    """Holm keeps the chance that any of 10 equal methods is placed before another within 5 %; 400 draws: ± 2.1."""
+    rng = np.random.default_rng(6)
+    wrong = sum(any(map(any, beats(rng.normal(0, 1, (10, 10))))) for _ in range(400))
+
+    assert wrong <= 400 * 0.071
+
+
+@pytest.mark.parametrize("scores", [[[1.0]], [[1.0], [2.0]], [[1e308, 1e308], [-1e308, -1e308]], [[np.nan] * 3, [1.0] * 3],
+                                    [[3.0, 3.0], [3.0, 3.0]], np.empty((2, 0)), np.empty((0, 4))])  # fmt: skip
+def test_what_has_no_test_beats_nothing(scores):
+    """One seed, no common seed, no difference, no number that holds the difference, no methods."""
+    assert not any(map(any, beats(scores)))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,20 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from harness.stats import effect_size, holm, looks, power_of_paired_t, seeds_needed, sign_flip_p
+from harness.stats import (
+    effect_size,
+    holm,
+    looks,
+    paired_t_p,
+    power_of_paired_t,
+    seeds_needed,
+    sign_flip_p,
+    t_interval,
+)
 from harness.stats.power import noncentral_t_below
 from tests.test_stats import MAIZE
 
@@ -180,3 +191,33 @@ def test_differences_that_do_not_vary_need_two_seeds():
 def test_bad_input_is_refused_with_the_mend(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_the_paired_p_is_scipys_row_by_row():
+    """Rows of unequal length, of any magnitude, in one call."""
+    rows = np.random.default_rng(2).normal(0.3, 1.0, (6, 8)) * np.array([[1.0], [1e-200], [1e200], [1.0], [1.0], [1.0]])
+    rows[3, 1:5] = rows[4, 2:] = np.nan
+    rows[5] = 0.25
+
+    found = paired_t_p(rows)
+
+    for row, p in zip(rows[:5], found, strict=False):
+        scaled = row[~np.isnan(row)] / np.nanmax(np.abs(row))
+        assert p == pytest.approx(stats.ttest_1samp(scaled, 0.0).pvalue, rel=1e-9)  # the same formula
+    assert found[5] == 0.0
+
+
+@pytest.mark.parametrize("row", [[], [1.0], [0.0, 0.0], [math.nan, 2.0], [math.inf, 1.0, 2.0], [math.nan, math.nan]])
+def test_without_two_finite_differences_the_paired_p_is_one(row):
+    assert paired_t_p([row]).tolist() == [1.0]
+
+
+@given(st.lists(st.floats(-10, 10).map(lambda x: round(x, 3)), min_size=2, max_size=12))
+def test_the_paired_p_is_below_5_percent_where_the_interval_excludes_zero(values):
+    """Ranks and intervals must not contradict each other."""
+    interval = t_interval(values)
+    half = (interval.high - interval.low) / 2
+    [p] = paired_t_p([values])
+
+    if abs(abs(interval.mean) - half) > 1e-9 * (1 + half):  # on the very limit rounding decides
+        assert (p < 0.05) == (abs(interval.mean) > half)

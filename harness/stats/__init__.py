@@ -17,6 +17,7 @@ from harness.stats.intervals import (
     welch_interval,
 )
 from harness.stats.pooled import (
+    beats,
     bootstrap_distribution,
     iqm,
     mean_ranks,
@@ -28,13 +29,13 @@ from harness.stats.pooled import (
     stratified_bootstrap_interval,
 )
 from harness.stats.power import power_of_paired_t, seeds_needed
-from harness.stats.significance import Alternative, effect_size, holm, looks, sign_flip_p
+from harness.stats.significance import Alternative, effect_size, holm, looks, paired_t_p, sign_flip_p
 
 __all__ = [
     "Interval", "t_interval", "paired_interval", "welch_interval", "median_interval", "iqm_interval", "binomial_interval",
     "correlation_interval", "t_quantile", "safe_mean",
-    "Alternative", "sign_flip_p", "effect_size", "holm", "looks",
+    "Alternative", "sign_flip_p", "paired_t_p", "effect_size", "holm", "looks",
     "power_of_paired_t", "seeds_needed",
     "iqm", "optimality_gap", "performance_profile", "probability_of_improvement", "stratified_bootstrap_interval",
-    "bootstrap_distribution", "profile_band", "mean_ranks", "rank_ranges",
+    "bootstrap_distribution", "profile_band", "mean_ranks", "beats", "rank_ranges",
 ]  # fmt: skip

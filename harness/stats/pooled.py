@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.stats.intervals import Interval, ranks
+from harness.stats.significance import holm, paired_t_p
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,6 +186,32 @@ def mean_ranks(values: Sequence[float], better: Literal["higher", "lower"] = "hi
     if any(v != v for v in values):
         raise ValueError("mean_ranks: NaN among the values; it has no rank, count it as the metric's worst")
     return ranks([-v for v in values] if better == "higher" else values)
+
+
+def beats(scores: ArrayLike, better: Literal["higher", "lower"] = "higher", level: float = 0.05) -> list[list[bool]]:
+    """What `rank_ranges` takes: i beats j where the paired t test of the two says so, Holm-adjusted over all pairs of methods.
+
+    scores: methods x seeds; NaN where a method has no score: two methods are compared over the seeds that both have.
+    """
+    import numpy as np
+
+    array = np.asarray(scores, dtype=np.float64)
+    one, other = np.triu_indices(len(array), 1)
+    signs, p_values = [], []
+    size = max(1, CHUNK // max(1, array.shape[1]))
+    for start in range(0, len(one), size):
+        with np.errstate(over="ignore", invalid="ignore"):
+            differences = array[one[start : start + size]] - array[other[start : start + size]]
+            p_values += paired_t_p(differences).tolist()
+            there = np.where(np.isnan(differences), 0.0, differences)
+            # Of values near the largest float the sum overflows, their shares of the largest do not.
+            signs += (there / np.abs(there).max(axis=1, initial=1e-300)[:, None]).sum(axis=1).tolist()
+    found = [[False] * len(array) for _ in array]
+    for i, j, sign, p in zip(one.tolist(), other.tolist(), signs, holm(p_values), strict=True):
+        if p <= level:
+            first = (sign > 0) == (better == "higher")
+            found[i if first else j][j if first else i] = True
+    return found
 
 
 def rank_ranges(beats: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.stats.intervals import safe_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 Alternative = Literal["two-sided", "greater", "less"]
 MOST_EXACT = 16  # 65,536 sign patterns
@@ -56,6 +60,29 @@ def chunks(n: int) -> list[int]:
     """DRAWS in parts of at most 4 million signs."""
     size = max(1, 2**22 // n)
     return [min(size, DRAWS - start) for start in range(0, DRAWS, size)]
+
+
+def paired_t_p(differences: ArrayLike) -> NDArray[np.float64]:
+    """Two-sided p-values of paired t tests, one for each row of differences; NaN in a row is a pair that is not there.
+
+    p < 0.05 is the same as a 95 % `paired_interval` without 0. 1 where there are fewer than two pairs, no difference at all, or
+    differences too large for a float.
+    """
+    import numpy as np
+    from scipy.special import stdtr
+
+    rows = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    there = ~np.isnan(rows)
+    n = np.maximum(there.sum(axis=1), 2)  # one pair: mean and deviation are those of one value and a 0, and say nothing below
+    filled = np.where(there, rows, 0.0)
+    largest = np.abs(filled).max(axis=1, initial=0.0)
+    usable = (there.sum(axis=1) >= 2) & (largest > 0) & np.isfinite(largest)
+    scaled = np.where(usable[:, None], filled, 0.0) / np.where(usable, largest, 1.0)[:, None]  # squares of large ones overflow
+    mean = scaled.sum(axis=1) / n
+    error = np.sqrt((np.where(there, scaled - mean[:, None], 0.0) ** 2).sum(axis=1) / (n - 1) / n)
+    t = np.divide(np.abs(mean), error, out=np.where(mean == 0.0, 0.0, np.inf), where=error > 0)
+    p: NDArray[np.float64] = np.where(usable, 2 * stdtr(n - 1, -t), 1.0)
+    return p
 
 
 def effect_size(differences: Sequence[float], threshold: float = 0.0) -> float | None:
