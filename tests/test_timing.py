@@ -19,6 +19,7 @@ from harness.timing import (
     noise_settled,
     readings,
     relative_half_width,
+    to_a_millionth,
     verdict,
 )
 
@@ -149,6 +150,15 @@ def test_an_interrupted_warm_up_call_leaves_the_samples_as_long_as_they_should_b
 
     assert samples.warmup == 3
     assert samples.calls_per_sample in (20, 21)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 1.2345678901e-6, 0.004000012345, 1.0, 29.9999999])
+def test_a_reading_is_kept_to_a_millionth(seconds):
+    """What lies beyond is the noise of the clock, which does not compress."""
+    kept = to_a_millionth(seconds)
+
+    assert kept == pytest.approx(seconds, rel=1e-6, abs=0)
+    assert np.float32(kept) == kept
 
 
 def test_a_call_that_outlasts_the_limit_is_one_sample():

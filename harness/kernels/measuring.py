@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -51,6 +51,7 @@ REGIONS = ("forward", "backward", "forward_backward")
 COPY = "copy"
 COLD = "_cold"
 LARGE = 1 << 22  # elements: there the reference takes longer than the timing, and only last calls are checked again
+FOR_CEILINGS = 1 / 3  # of the time limit: copy and product need not be known as well as what is held against them
 TURNS = 2  # sets that the timed calls take turns on: more would be more memory than a caller's data
 
 Timer = Callable[[Callable[[], object], StopRule], Samples]
@@ -96,7 +97,7 @@ def measure(
         for region, act in whole_acts(kernel.spec, run, case, sets[0])
     ]
     elements = sum(sets[0].inputs[name].numel() for name in kernel.spec.data)
-    ceilings = ceilings_of(device, dtype, elements, rule)
+    ceilings = ceilings_of(device, dtype, elements, replace(rule, limit_s=rule.limit_s * FOR_CEILINGS))
     timed = {c: time_copy(elements, device, dtype, generator, rule, timer_of(device, c != COPY)) for c in copies(wanted)}
     errors = checked.errors
     for region in wanted:

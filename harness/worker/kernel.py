@@ -20,8 +20,8 @@ from harness.worker.resolving import resolve
 if TYPE_CHECKING:
     from harness.worker.staging import Draft
 
-# A hundredth of a second a sample: shorter ones would be thousands in a record, and tell no more of the median.
-RULE = StopRule(limit_s=3.0, min_sample_s=1e-2)
+# Samples of 4 ms: shorter ones would be thousands in a record, and tell no more of the median.
+RULE = StopRule(limit_s=2.0, min_sample_s=4e-3)
 STREAM = "kernel"  # of the random inputs: the same for every implementation of a case
 
 
