@@ -93,6 +93,10 @@ class RRRParams(Params):
     gamma: float = Field(1e-3, ge=0, lt=1, description="rate of the metric's relaxation; 0 leaves all metric weights at 1")
     sigma: float | None = Field(None, gt=0, description="margin = sqrt(fan-in / sigma); null: the task's (3)")
     gapstop: float | None = Field(None, gt=0, description="gap that ends the search; null: the task's (0.01 to 0.1)")
+    starts: int = Field(1, gt=0, description="searches side by side, each from a draw of its own; the first to close ends all")
+    implementation: Literal["auto", "c", "torch"] = Field(
+        "auto", description="auto: C on the CPU in float64 where there is a compiler, else torch; the record says which"
+    )
 
 
 class GradientParams(Params):
@@ -118,7 +122,7 @@ class PenaltyParams(MLPParams):
 
 METHODS = [
     Learner(
-        "rrr", "boolean", f"{HERE}.method:solve", RRRParams,
+        "rrr", "boolean", f"{HERE}.learner:solve", RRRParams,
         summary="RRR on divide-and-concur constraints, nodes exactly -1 or +1, no loss", source=ARXIV,
     ),
     Learner(

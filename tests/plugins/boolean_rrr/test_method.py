@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from harness_papers.boolean_rrr import AutoencoderParams, MultiplierParams, RRRParams
-from harness_papers.boolean_rrr.method import Search, move_to_surface, nearest_gate, rotate, solve, solve_shift, wire
+import torch
+from harness_papers.boolean_rrr import MultiplierParams
+from harness_papers.boolean_rrr.method import Search, move_to_surface, nearest_gate, rotate, solve_shift
 from harness_papers.boolean_rrr.problem import BooleanProblem, LayeredNet, Table, as_bits
-from harness_papers.boolean_rrr.tasks import load_autoencoder, load_multiplier, margin, multiplier_table, score
-from scipy.stats import binom
+from harness_papers.boolean_rrr.start import Settings, Start, draw_start, input_values
+from harness_papers.boolean_rrr.tasks import load_multiplier, margin, multiplier_table
 
-from harness.context import Context
-from harness.errors import BudgetSpent, Diverged, Unsupported
+from harness.errors import Diverged
 
 from .oracle import Oracle, project_gate
 
 GOLDEN_W = np.array([0.5, -0.2, 0.9, 0.1, -0.7])
 GOLDEN_X = np.array([1, -0.3, -0.8, 0.4, 0.6])
-GOLDEN_DELTA = np.sqrt(5 / 3)
+GOLDEN_DELTA = float(np.sqrt(5 / 3))
 
 
 @pytest.fixture
@@ -42,18 +41,36 @@ def multiplier() -> BooleanProblem:
     return load_multiplier(MultiplierParams(), None).problem
 
 
-def search_of(
-    problem: BooleanProblem, beta: float = 0.2, gamma: float = 1e-3, seed: int = 1, dtype: type = np.float64
-) -> Search:
-    return Search(problem, problem.sigma, beta, gamma, np.random.default_rng(seed), dtype)
+def search_of(problem: BooleanProblem, beta: float = 0.2, gamma: float = 1e-3, seed: int = 1) -> Search:
+    return Search(problem, Settings(problem.sigma, beta, gamma), [draw_start(problem, np.random.default_rng(seed))])
+
+
+def shift_of(near: np.ndarray, far: np.ndarray, delta: float) -> np.ndarray:
+    return solve_shift(torch.as_tensor(near), torch.as_tensor(far), delta).numpy()
+
+
+def move(w: np.ndarray, x: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray, float]:
+    w2, x2, u = move_to_surface(torch.as_tensor(w), torch.as_tensor(x), c)
+    return w2.numpy(), x2.numpy(), u
+
+
+def edges_of(w: np.ndarray, x: np.ndarray) -> torch.Tensor:
+    """One search, one node, one item, out of weights and inputs (m,)."""
+    return torch.stack(rotate(torch.as_tensor(w), torch.as_tensor(x)))[None, :, None, :, None]
+
+
+def parts_of(edges: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and inputs (n, m, I) of the first search in a layer."""
+    w, x = rotate(edges[0, 0], edges[0, 1])
+    return w.numpy(), x.numpy()
 
 
 def gate(w: np.ndarray, x: np.ndarray, y: float, delta: float) -> tuple[np.ndarray, np.ndarray, float]:
     """`nearest_gate` for one node and one item, in the coordinates (w, x)."""
-    edges = rotate(np.stack([w, x], axis=1)[:, :, None, None])
-    factors, value = nearest_gate(edges, np.array([[y]]), np.array([[delta]]))
-    moved = rotate(edges * factors)[:, :, 0, 0]
-    return moved[:, 0], moved[:, 1], float(value[0, 0])
+    edges = edges_of(w, x)
+    factors, value = nearest_gate(edges, torch.tensor([[[y]]], dtype=torch.float64), delta)
+    moved = parts_of(edges * factors[:, :, :, None])
+    return moved[0][0, :, 0], moved[1][0, :, 0], value.item()
 
 
 # The move to the surface w.x = c ----------------------------------------------------------------------------------------
@@ -64,7 +81,7 @@ def test_three_steps_find_the_root_for_every_input():
     k, share = np.meshgrid(np.linspace(0, 1, 1001)[1:], np.linspace(0, 1, 1001)[:-1])
     delta = 1 - share  # then delta + far = 1, near = k^2
 
-    v = solve_shift(np.square(k), share, delta)
+    v = solve_shift(*(torch.as_tensor(part) for part in (np.square(k), share)), torch.as_tensor(delta)).numpy()
 
     # Not divided by (1 - v)^2, which would only magnify rounding; and nothing moves where near - far >= delta.
     residual = (1 - v) * np.sqrt(delta + share / np.square(1 + v)) - k
@@ -79,10 +96,10 @@ def test_the_root_is_found_in_float32_too(rng):
     """A suite may ask for float32; its root must be right to float32's rounding."""
     near, far = (rng.uniform(0.1, 5, 1000) for _ in range(2))
 
-    single = solve_shift(near.astype(np.float32), far.astype(np.float32), np.float32(1.3))
+    single = shift_of(near.astype(np.float32), far.astype(np.float32), 1.3)
 
     assert single.dtype == np.float32
-    np.testing.assert_allclose(single, solve_shift(near, far, 1.3), atol=2e-6)  # a dozen units of float32's rounding
+    np.testing.assert_allclose(single, shift_of(near, far, 1.3), atol=2e-6)  # a dozen units of float32's rounding
 
 
 def test_the_moved_point_lies_on_the_surface_along_its_normal(rng):
@@ -91,7 +108,7 @@ def test_the_moved_point_lies_on_the_surface_along_its_normal(rng):
         w, x = rng.normal(size=(2, 7))
         c = float((abs(w @ x) + rng.uniform(0.01, 5)) * rng.choice([-1, 1]))
 
-        w2, x2, u = move_to_surface(w, x, c)
+        w2, x2, u = move(w, x, c)
 
         assert w2 @ x2 == pytest.approx(c, abs=1e-10)
         np.testing.assert_allclose(w2 - w, u * x2, atol=1e-10)
@@ -100,7 +117,7 @@ def test_the_moved_point_lies_on_the_surface_along_its_normal(rng):
 
 def test_hand_example_of_equal_vectors():
     """w = x = (1, 1, 1), c = 12: u = 1 - sqrt(3 / 12) = 1/2, so both double."""
-    w2, x2, u = move_to_surface(np.ones(3), np.ones(3), 12.0)
+    w2, x2, u = move(np.ones(3), np.ones(3), 12.0)
 
     assert u == pytest.approx(0.5, abs=1e-14)
     np.testing.assert_allclose(np.stack([w2, x2]), 2.0, atol=1e-13)
@@ -109,7 +126,7 @@ def test_hand_example_of_equal_vectors():
 @pytest.mark.parametrize("c", [3.5, 12.0, 300.0])
 def test_equal_vectors_have_the_closed_form(c):
     """For w = x, u = 1 - sqrt(m / c) with m = |w|^2."""
-    assert move_to_surface(np.ones(3), np.ones(3), c)[2] == pytest.approx(1 - np.sqrt(3 / c), abs=1e-14)
+    assert move(np.ones(3), np.ones(3), c)[2] == pytest.approx(1 - np.sqrt(3 / c), abs=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +135,7 @@ def test_equal_vectors_have_the_closed_form(c):
 )
 def test_golden_moves_of_the_card(sign, u, distance2):
     """Both candidates of one example, from a float64 bisection; six digits are given."""
-    w2, x2, got = move_to_surface(GOLDEN_W, GOLDEN_X, sign * GOLDEN_DELTA)
+    w2, x2, got = move(GOLDEN_W, GOLDEN_X, sign * GOLDEN_DELTA)
 
     assert got == pytest.approx(u, abs=1e-6)
     assert ((w2 - GOLDEN_W) ** 2).sum() + ((x2 - GOLDEN_X) ** 2).sum() == pytest.approx(distance2, abs=1e-6)
@@ -139,7 +156,7 @@ def test_golden_moves_of_the_card(sign, u, distance2):
 def test_moves_without_one_nearest_point_are_refused(w, x, c, says):
     """Where w = -x every direction is as good: no number is better than a made-up one."""
     with pytest.raises(ValueError, match=says):
-        move_to_surface(np.array(w, float), np.array(x, float), c)
+        move(np.array(w, float), np.array(x, float), c)
 
 
 # Projection to A --------------------------------------------------------------------------------------------------------
@@ -155,10 +172,10 @@ def test_golden_choice_of_the_card():
 
 def test_a_point_beyond_the_margin_keeps_its_weights_and_inputs_to_the_bit():
     """y (w.x) >= delta holds already; only y is rounded."""
-    edges = rotate(np.array([1.0, 1.0, -1.0, 2.0, 0.5, 0.5]).reshape(3, 2, 1, 1))
-    assert float(np.sum(rotate(edges)[:, 0] * rotate(edges)[:, 1])) < -0.5
+    w, x = np.array([1.0, -1.0, 0.5]), np.array([1.0, 2.0, 0.5])
+    assert w @ x < -0.5
 
-    factors, value = nearest_gate(edges, np.array([[-0.3]]), np.array([[0.5]]))
+    factors, value = nearest_gate(edges_of(w, x), torch.tensor([[[-0.3]]], dtype=torch.float64), 0.5)
 
     assert (factors == 1).all()
     assert value == -1
@@ -185,7 +202,8 @@ def test_projection_to_a_is_idempotent():
 
     twice = search.project_a(*once)
 
-    np.testing.assert_allclose(twice[0], once[0], atol=1e-10)
+    for again, first in zip(twice[0], once[0], strict=True):
+        np.testing.assert_allclose(again, first, atol=1e-10)
     np.testing.assert_array_equal(twice[1], once[1])
 
 
@@ -197,26 +215,24 @@ def moved_search(problem: BooleanProblem) -> Search:
     search = search_of(problem, gamma=0.1)
     for _ in range(5):
         search.step()
-    assert np.ptp(search.metric) > 0.1
+    assert np.ptp(search.metric.numpy()) > 0.1
     return search
 
 
 @pytest.mark.parametrize("widths", [(4, 4, 4, 4), (4, 2, 5, 4)])
 def test_after_concur_all_items_agree_and_weights_have_mean_square_one(widths):
-    """What B means; also with layers of different fan-in, where unused slots must stay 0."""
+    """What B means; also with layers of different fan-in."""
     search = moved_search(BooleanProblem(multiplier_table(2), widths))
 
     edges, nodes, weights = search.project_b(search.edges, search.nodes)
 
-    w, x = np.moveaxis(rotate(edges), 1, 0)
-    used = search.wiring.source < search.wiring.feeding
-    np.testing.assert_allclose(w, np.broadcast_to(weights[:, :, None], w.shape), atol=1e-12)
-    np.testing.assert_allclose((weights**2).sum(axis=0) / search.wiring.fan_in, 1, atol=1e-12)
-    assert (w[~used] == 0).all()
-    assert (x[~used] == 0).all()
-    padded = np.concatenate([nodes[: search.wiring.feeding], np.zeros_like(nodes[:1])])
-    np.testing.assert_allclose(x, padded[search.wiring.source], atol=1e-12)
-    np.testing.assert_array_equal(nodes[-widths[-1] :], search.labels)
+    for layer, agreed, before in zip(edges, weights, search.layers, strict=False):
+        w, x = parts_of(layer)
+        np.testing.assert_allclose(w, np.broadcast_to(agreed[0][:, :, None], w.shape), atol=1e-12)
+        np.testing.assert_allclose(agreed[0].square().mean(dim=1), 1, atol=1e-12)
+        feeding = torch.cat([nodes[0, :1], nodes[0, before]])
+        np.testing.assert_allclose(x, np.broadcast_to(feeding[None], x.shape), atol=1e-12)
+    np.testing.assert_array_equal(nodes[:, -widths[-1] :], search.labels)
 
 
 def test_projection_to_b_is_idempotent():
@@ -226,7 +242,7 @@ def test_projection_to_b_is_idempotent():
 
     twice = search.project_b(once[0], once[1])
 
-    for again, first in zip(twice, once, strict=True):
+    for again, first in zip(twice[0] + twice[2] + [twice[1]], once[0] + once[2] + [once[1]], strict=True):
         np.testing.assert_allclose(again, first, atol=1e-12)
 
 
@@ -234,73 +250,74 @@ def test_concur_is_the_nearest_agreeing_point_in_the_metric(rng):
     """Any other agreed value of a node is further away: checks the weighting without repeating its formula."""
     search = moved_search(multiplier())
     edges, nodes, _ = search.project_b(search.edges, search.nodes)
-    gates = search.metric[search.wiring.first_gate :]
+    feeding = search.layers[-1].start
 
     def distance2(moved_edges, moved_nodes):
-        feeding = search.wiring.feeding
-        on_edges = (np.square(moved_edges - search.edges) * gates).sum()
-        return on_edges + (np.square(moved_nodes - search.nodes) * search.metric)[:feeding].sum()
+        pairs = zip(moved_edges, search.edges, search.layers[1:], strict=True)
+        on_edges = sum(((moved - v).square() * search.metric[:, None, part, None]).sum() for moved, v, part in pairs)
+        return float(on_edges + ((moved_nodes - search.nodes).square() * search.metric)[:, :feeding].sum())
 
     best = distance2(edges, nodes)
-    for node in range(search.wiring.feeding):
-        change = np.zeros_like(nodes)
-        change[node] = 1e-3 * rng.choice([-1, 1])
-        padded = np.concatenate([change[: search.wiring.feeding], np.zeros_like(change[:1])])
-        on_edges = np.zeros_like(edges)
-        on_edges[:, 1] = padded[search.wiring.source]
+    for node in range(feeding):
+        step = 1e-3 * float(rng.choice([-1, 1]))
+        moved_nodes, moved_edges = nodes.clone(), []
+        moved_nodes[:, node] += step
+        for layer, before in zip(edges, search.layers, strict=False):
+            x = torch.zeros_like(layer[:, 0])
+            slot = 0 if node == 0 else 1 + node - before.start
+            if node == 0 or before.start <= node < before.stop:
+                x[:, :, slot] = step
+            moved_edges.append(layer + torch.stack(rotate(torch.zeros_like(x), x), dim=1))
 
-        assert distance2(edges + rotate(on_edges), nodes + change) > best
+        assert distance2(moved_edges, moved_nodes) > best
 
 
 # The iteration ----------------------------------------------------------------------------------------------------------
 
 
+def loop_of(problem: BooleanProblem, start: Start, beta: float, gamma: float) -> Oracle:
+    """The loop over single edges from the same draw; its edges go node by node, slot by slot."""
+    parts = [rotate(*torch.as_tensor(layer)) for layer in start.edges]
+    w, x = (np.concatenate([part[k].reshape(-1, problem.items) for part in parts]).T for k in (0, 1))
+    y = np.concatenate([input_values(problem), start.hidden, problem.table.outputs.T]).T
+    return Oracle(problem.widths, problem.table.inputs, problem.table.outputs, problem.sigma, beta, gamma, w, x, y)
+
+
 @pytest.mark.parametrize("widths", [(4, 4, 4, 4), (4, 2, 5, 4)])
 def test_the_search_takes_the_steps_of_the_loop_over_edges(widths):
-    """Twelve steps, the metric relaxing fast, layers of equal and of different fan-in."""
+    """Twelve steps, the metric relaxing fast, layers of equal and of different fan-in, two searches side by side."""
     problem = BooleanProblem(multiplier_table(2), widths)
-    search = search_of(problem, beta=0.7, gamma=0.05)
-    used = search.wiring.source < search.wiring.feeding
-    # (M, n, I) to (I, edges): edges of the loop go node by node, slot by slot.
-    on_edges = [rotate(search.edges)[:, part].transpose(1, 0, 2)[used.T].T for part in (0, 1)]
-    table = problem.table
-    loop = Oracle(widths, table.inputs, table.outputs, 3.0, 0.7, 0.05, *on_edges, search.nodes.T)
+    starts = [draw_start(problem, np.random.default_rng(seed)) for seed in (1, 2)]
+    search = Search(problem, Settings(3.0, 0.7, 0.05), starts)
+    loops = [loop_of(problem, start, 0.7, 0.05) for start in starts]
 
-    gaps = [(search.step(), loop.step()) for _ in range(12)]
+    for _ in range(12):
+        np.testing.assert_allclose(search.step(), [loop.step() for loop in loops], rtol=1e-9)  # rounding, amplified a little
 
-    got, expected = np.array(gaps).T
-    np.testing.assert_allclose(got, expected, rtol=1e-9)  # rounding, which the iteration amplifies a little
-    np.testing.assert_allclose(search.nodes.T, loop.y, atol=1e-9)
-    np.testing.assert_allclose(search.metric.T, loop.g, atol=1e-9)
+    for number, loop in enumerate(loops):
+        np.testing.assert_allclose(search.nodes[number].T, loop.y, atol=1e-9)
+        np.testing.assert_allclose(search.metric[number].T, loop.g, atol=1e-9)
 
 
 def test_a_solution_is_a_fixed_point(and_problem):
     """Where a = b the gap is 0 and nothing moves."""
     search = search_of(and_problem)
-    x = np.concatenate([-np.ones((1, 4)), and_problem.table.inputs.T])[:, None, :]
-    search.edges = rotate(np.stack([np.ones_like(x), x], axis=1))
-    search.nodes = np.concatenate([x[:, 0], and_problem.table.outputs.T])
-    edges, nodes = search.edges.copy(), search.nodes.copy()
+    x = torch.as_tensor(input_values(and_problem))[None, None]
+    search.edges = [torch.stack(rotate(torch.ones_like(x), x), dim=1)]
+    search.nodes = torch.cat([x[:, 0], torch.as_tensor(and_problem.table.outputs.T)[None]], dim=1)
+    edges, nodes = search.edges[0].clone(), search.nodes.clone()
 
-    gap = search.step()
+    gaps = search.step()
 
-    assert gap < 1e-14
-    np.testing.assert_allclose(search.edges, edges, atol=1e-14)
+    assert gaps[0] < 1e-14
+    np.testing.assert_allclose(search.edges[0], edges, atol=1e-14)
     np.testing.assert_allclose(search.nodes, nodes, atol=1e-14)
-
-
-def test_wiring_counts_the_edges_of_the_problem():
-    """The clock `items_edges` and the arrays must mean the same edges: 60 in the net 4-4-4-4."""
-    wiring = wire((4, 4, 4, 4))
-
-    assert wiring.fan_in.sum() == multiplier().edges == 60
-    assert (wire((8, 3, 8, 8)).source < 20).sum() == 9 * 3 + 4 * 8 + 9 * 8
 
 
 def test_numbers_that_overflow_end_as_diverged():
     """A gap that is no number must not run on to the end of the budget."""
     search = search_of(multiplier())
-    search.nodes[7, 0] = np.nan
+    search.nodes[0, 7, 0] = np.nan
 
     with pytest.raises(Diverged, match="gap"):
         search.step()
@@ -338,125 +355,15 @@ def test_turning_a_hidden_node_changes_no_output(rng):
     assert (LayeredNet((turned_first, second)).predict(inputs) != expected).any()  # the net does use that node
 
 
-# The learner ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_search_ends_when_the_gap_closes_and_says_after_how_many_steps(and_problem, make_ctx):
-    """Early only by solving: the clocks then hold what was needed, not the budget."""
-    ctx = make_ctx(steps=5000)
-
-    net = solve(and_problem, ctx, RRRParams())
-
-    steps = ctx.diagnostics["iterations_to_solution"]
-    assert 1 < steps < 5000
-    assert ctx.diagnostics["best_gap"] < 0.01
-    assert ctx.clocks.spent == {"steps": steps, "items_edges": steps * 4 * 3}
-    assert ctx.offered[-1][0] is net
-    np.testing.assert_array_equal(net.predict(and_problem.table.inputs), and_problem.table.outputs)
-    np.testing.assert_allclose(net.weights[0], 1, atol=0.05)  # the only point with this margin; the gap was closed to 0.01
-
-
-def test_an_unsolved_search_spends_its_budget_and_offers_evenly(make_ctx):
-    """About twenty points a curve, the last at the very end, so that BudgetSpent finds a result."""
-    ctx = make_ctx(steps=100)
-
-    with pytest.raises(BudgetSpent):
-        solve(multiplier(), ctx, RRRParams())
-
-    assert ctx.clocks.spent["steps"] == 100
-    assert [round(at["steps"]) for _, at in ctx.offered] == [1, *range(5, 101, 5)]
-    assert "iterations_to_solution" not in ctx.diagnostics
-
-
-def test_offers_never_get_worse_on_the_training_bits(make_ctx):
-    """The search wanders; what is offered is the best so far, as in the authors' program."""
-    ctx = make_ctx(steps=400)
-    instance = load_multiplier(MultiplierParams(), None)
-
-    with pytest.raises(BudgetSpent):
-        solve(instance.problem, ctx, RRRParams(beta=1.5))
-
-    shares = [score(instance.held["test"], net, None, None)["train_bits"] for net, _ in ctx.offered]
-    assert shares == sorted(shares)
-    assert shares[-1] > shares[0]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_same_seed_gives_the_same_bits_and_the_trials_dtype(dtype, make_ctx):
-    """Everything random comes from the trial's streams."""
-    nets = []
-    for seed in (3, 3, 4):
-        ctx = make_ctx(seed=seed, dtype=dtype, steps=30)
-        with pytest.raises(BudgetSpent):
-            solve(multiplier(), ctx, RRRParams())
-        nets.append(ctx.offered[-1][0])
-
-    assert nets[0].weights[0].dtype == np.dtype(dtype)
-    for one, two in zip(nets[0].weights, nets[1].weights, strict=True):
-        np.testing.assert_array_equal(one, two)
-    assert (nets[0].weights[0] != nets[2].weights[0]).any()
-
-
-def test_types_and_devices_it_cannot_serve_are_unsupported(make_ctx):
-    """No silent change of dtype or device."""
-    with pytest.raises(Unsupported, match="float64"):
-        solve(multiplier(), make_ctx(dtype="bfloat16", steps=1), RRRParams())
-    ctx = make_ctx(steps=1)
-    ctx.device = type("Device", (), {"type": "cuda"})()
-    with pytest.raises(Unsupported, match="CPU only"):
-        solve(multiplier(), ctx, RRRParams())
-
-
 def test_importing_the_declarations_loads_neither_torch_nor_numpy():
-    """`harness list` asks every paper; the search itself needs no torch either."""
+    """`harness list` asks every paper; loading and scoring a task need no torch either."""
     code = (
         "import sys, harness_papers.boolean_rrr as paper\n"
         "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)\n"
-        "import harness_papers.boolean_rrr.method, harness_papers.boolean_rrr.tasks\n"
+        "import harness_papers.boolean_rrr.tasks\n"
         "assert 'torch' not in sys.modules\n"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-
-
-# Success rates ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("load", "beta", "gamma", "solved_by_c"),
-    [
-        (load_multiplier, 0.2, 1e-3, 7),
-        (load_multiplier, 0.5, 1e-3, 14),
-        (load_multiplier, 0.2, 0.0, 0),
-        (load_autoencoder, 0.2, 1e-3, 8),
-        (load_autoencoder, 0.5, 1e-3, 1),
-    ],
-    ids=["multiplier-.2", "multiplier-.5", "multiplier-no-relaxation", "autoencoder-.2", "autoencoder-.5"],
-)
-def test_as_many_seeds_are_solved_as_by_the_authors_program(load, beta, gamma, solved_by_c, make_ctx):
-    """Measured with the authors' C program: so many of 20 runs within 10,000 iterations, gapstop .01.
-
-    Two binomial samples: ours must be possible at some rate at which the other's count is possible too, each at 99.9 %.
-    """
-    solved = 0
-    for seed in range(20):
-        ctx: Context = make_ctx(seed=seed, stage="load", steps=10_000)
-        params = MultiplierParams() if load is load_multiplier else AutoencoderParams()
-        problem = load(params, ctx).problem
-        ctx.stage = "solve"
-        try:
-            solve(problem, ctx, RRRParams(beta=beta, gamma=gamma, gapstop=0.01))
-        except BudgetSpent:
-            continue
-        solved += 1
-
-    rates = np.linspace(0, 1, 1001)
-    tail = 0.0005
-
-    def possible(count: int) -> np.ndarray:
-        return (binom.cdf(count, 20, rates) >= tail) & (binom.sf(count - 1, 20, rates) >= tail)
-
-    assert (possible(solved) & possible(solved_by_c)).any(), f"solved {solved} of 20; the C program {solved_by_c}"
