@@ -644,7 +644,7 @@ def test_every_view_answers_on_an_empty_and_on_a_full_registry(registry, tmp_pat
     counts = {name: len(rows(registry, f"SELECT * FROM {name}")) for name in VIEWS}
     assert counts == {
         "attempts": 1, "measurements": 3, "series": 2, "curves": 1, "timings": 2, "spent": 1, "diagnostics": 3, "blobs": 1,
-        "facts": 3, "v_latest": 1, "v_leaderboard": 2, "v_kernels": 0,
+        "facts": 3, "v_latest": 1, "v_leaderboard": 2, "v_kernels": 0, "v_claims": 0,
     }  # fmt: skip
     assert rows(registry, "SELECT x, y, method FROM series ORDER BY x")[0] == {
         "x": 0.0,

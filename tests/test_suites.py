@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from harness.catalogue import Catalogue, load_catalogue
-from harness.plan import Here, Use, budget_of, excluded, expand_uses, fits, make_plan, names_of
-from harness.rules import Cell, cells
+from harness.catalogue import load_catalogue
+from harness.claims.fixing import Protocol, find_protocols
+from harness.plan import Here, Plan, make_plan
+from harness.records import Trial
+from harness.rules import cells
 from harness.specs import Claim
 from harness.suite import Suite, load_suite, load_suite_text, shipped_suites
 
@@ -27,40 +28,23 @@ def claim_named(name: str) -> Claim:
     return CATALOGUE.claims[name][1]
 
 
-def named_uses(suite: Suite, catalogue: Catalogue = CATALOGUE) -> Iterator[tuple[Use, dict[str, Any]]]:
-    """Every use that the suite runs, with all that a cell may say of it."""
-    for use in expand_uses(suite, catalogue):
-        names = names_of(use, kind="quality")
-        if not excluded(names, suite.exclude):
-            yield use, names | {f"budget.{unit}": amount for unit, amount in budget_of(use, suite).items()}
+def plan_of(suite: Suite) -> Plan:
+    return make_plan(suite, CATALOGUE, Here("2.0", {"cpu": ""}), {}, {})
 
 
-def uses_of(cell: Cell, suite: Suite) -> list[Use]:
-    """The uses of the suite that the cell can mean."""
-    wanted = {"method": cell.method, "task": cell.task, **dict(cell.given)}
-    return [use for use, names in named_uses(suite) if all(fits(names, name, value) for name, value in wanted.items())]
+def uses_of(suite: Suite) -> list[Trial]:
+    """Every use of the suite, as its trial with the first seed."""
+    return [p.trial for p in plan_of(suite).planned if p.trial.kind == "quality" and p.trial.seed == suite.seeds[0]]
 
 
-def measured(suite: Suite, cell: Cell) -> bool:
-    """Whether the suite asks for the cell's metric, or for all."""
-    return suite.measure.quality is None or cell.metric in suite.measure.quality
+@pytest.mark.parametrize("suite", [s for s in SUITES.values() if s.claims], ids=lambda s: s.name)
+def test_each_listed_claim_can_be_fixed_on_what_the_suite_runs(suite):
+    """A cell that the suite lacks, or that two uses fit, or too few seeds, would leave it unfixed for ever."""
+    found = list(find_protocols(suite, plan_of(suite), CATALOGUE))
 
-
-@pytest.mark.parametrize(("suite", "name"), LISTED, ids=[f"{s.name}-{c}" for s, c in LISTED])
-def test_each_cell_of_a_listed_claim_is_one_use_of_the_suite_and_its_metric_is_measured(suite, name):
-    """A claim is fixed on exact series: a cell that the suite lacks, or that two uses fit, leaves it unfixed for ever."""
-    named = list(dict.fromkeys(cells(claim_named(name).rule)))
-    found = {cell: uses_of(cell, suite) for cell in named}
-
-    assert named
-    assert {cell: len(uses) for cell, uses in found.items() if len(uses) != 1} == {}
-    assert [cell for cell in named if not measured(suite, cell)] == []
-
-
-@pytest.mark.parametrize(("suite", "name"), LISTED, ids=[f"{s.name}-{c}" for s, c in LISTED])
-def test_a_suite_has_the_seeds_that_its_claims_are_looked_at_with(suite, name):
-    """With fewer the claim would not be fixed."""
-    assert len(suite.seeds) >= claim_named(name).seeds >= 10
+    assert [one for one in found if not isinstance(one, Protocol)] == []
+    assert [p.claim for p in found] == list(suite.claims)
+    assert min(len(p.seeds) for p in found) >= 10
 
 
 def test_every_claim_that_has_a_rule_stands_in_a_shipped_suite():
@@ -85,17 +69,18 @@ def test_a_claim_of_a_cause_is_run_with_and_without_it(name):
     without = [cell for cell in cells(claim.rule) if cell.method == claim.because]
     if name in SWITCHED_OFF:
         without = [cell for cell in without if SWITCHED_OFF[name] in cell.given]
+    (protocol,) = [p for p in find_protocols(suite, plan_of(suite), CATALOGUE) if p.claim == name]
+    series = {key for place in protocol.places if place.cell in without for key in place.series}
 
-    assert without
-    assert {use.role for cell in without for use in uses_of(cell, suite)} == {"ablation"}
+    assert series
+    assert {trial.role for trial in uses_of(suite) if trial.series_key in series} == {"ablation"}
 
 
 @pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if suite.claims])
 def test_a_suite_of_claims_runs_on_embedded_data_and_on_the_cpu(name):
     """Whoever installs the package can run it: no data folder and no GPU."""
     suite = SUITES[name]
-    tasks = {use.task.name: use.task.spec for use, _ in named_uses(suite)}
-    needed = {d for t in suite.tasks for d in datasets(tasks[t.use], t.params)}
+    needed = {d for trial in uses_of(suite) for d in datasets(CATALOGUE.task(trial.task).spec, trial.task_params)}
 
     assert {CATALOGUE.dataset(d).spec.where for d in needed} <= {"embedded", "generated"}
     assert suite.devices == ("cpu",)
@@ -105,13 +90,7 @@ def test_no_two_suites_of_claims_share_a_series():
     """What ran before a claim was fixed does not count for it, and what is done is not run again: the claims of the suite that
     runs second would lack the shared trials for ever.
     """
-    here = Here("2.0", {"cpu": ""})
-    series = [
-        p.trial.series_key
-        for suite in SUITES.values()
-        if suite.claims
-        for p in make_plan(suite, CATALOGUE, here, {}, {}).planned
-    ]
+    series = [p.trial.series_key for suite in SUITES.values() if suite.claims for p in plan_of(suite).planned]
 
     assert len(series) == len(set(series)) > 1000
 
@@ -141,6 +120,6 @@ exclude:
 def test_a_list_of_trainings_multiplies_and_exclude_can_name_them():
     """A claim about batch sizes needs both sizes in one suite."""
     suite = load_suite_text(TWO_BATCHES, "batches.yaml", CATALOGUE)
-    found = [(use.method.name, use.train.batch, use.train.lr) for use, _ in named_uses(suite)]
+    found = {(t.method.rpartition("/")[2], t.train["batch"], t.train["lr"]) for t in uses_of(suite) if t.train}
 
-    assert found == [("relu", 128, 0.1), ("relu", 2, 0.0015625), ("gelu", 128, 0.1)]
+    assert found == {("relu", 128, 0.1), ("relu", 2, 0.0015625), ("gelu", 128, 0.1)}

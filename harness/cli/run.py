@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.claims import fix_claims, lines, tell, to_json
 from harness.cli.options import (
     CommaList,
     Limit,
@@ -30,6 +31,7 @@ from harness.cli.options import (
 
 if TYPE_CHECKING:
     from harness.catalogue import Catalogue
+    from harness.claims.fixing import Protocol, Unfixed
     from harness.executors import ForkServer
     from harness.plan import Plan, Selection
     from harness.records import Measurement, Provenance, Trial
@@ -163,7 +165,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 @dataclass
 class Session:
-    """A suite with everything around it, ready to run."""
+    """A suite with everything around it, ready to run. claims: what they are judged on, of the whole suite."""
 
     suite: Suite
     catalogue: Catalogue
@@ -173,6 +175,8 @@ class Session:
     executor: ForkServer
     provenance: Provenance
     parallel: int
+    claims: list[Protocol | Unfixed]
+    torch_version: str
 
 
 @contextmanager
@@ -181,6 +185,7 @@ def session(
 ) -> Iterator[Session]:
     """Load, match and plan. The fork server starts only when something has to run in it."""
     from harness import data, match, plan, provenance
+    from harness.claims.fixing import find_protocols
     from harness.data.cache import cache_root
     from harness.executors import ForkServer, WorkerOptions
     from harness.registry import Registry
@@ -207,7 +212,10 @@ def session(
         selection = choice.selection()
         narrowed = plan.narrow(whole, selection)
         where = replace(where, data_facts=data_facts(suite, catalogue))
-        yield Session(suite, catalogue, narrowed, plan.to_run(narrowed, selection), registry, executor, where, parallel)
+        yield Session(
+            suite, catalogue, narrowed, plan.to_run(narrowed, selection), registry, executor, where, parallel,
+            list(find_protocols(suite, whole, catalogue)), here.torch_version,
+        )  # fmt: skip
     for warning in registry.warnings:
         click.echo(f"warning: {warning}", err=True)
 
@@ -268,11 +276,9 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     for note in s.plan.notes:
         click.echo(f"skipped: {note.trials} trials: {note.what}; {note.mend}", err=True)
     limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
-    if s.suite.claims:
-        click.echo(
-            f"claims {', '.join(s.suite.claims)}: `harness describe` shows their rules; this version judges none", err=True
-        )
     confirm(s, yes)
+    if s.claims:
+        fix_claims(s.claims, s.registry, s.suite.name, s.provenance.machine, s.torch_version)
     with draw_progress(s.suite.name, s.plan, s.trials, at_once(s)) as progress:
         summary = run_trials(
             s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
@@ -383,13 +389,16 @@ def plan_command(suite: str, jobs: int | None, registry: Path, data_dir: Path | 
 def show_plan(s: Session, as_json: bool) -> None:
     from harness.cli.drawing import draw_plan
 
+    told = tell(s.claims, s.registry, s.provenance.machine, s.torch_version) if s.claims else []
     if as_json:
         rows = [{**p.trial.__dict__, "state": p.state, "predicted_s": p.predicted_s} for p in s.plan.planned]
         notes = [n.__dict__ for n in s.plan.notes]
-        told = {"suite": s.plan.suite, "trials": rows, "notes": notes, "to_run": len(s.trials)}
-        click.echo(json.dumps({**told, "predicted_s": s.plan.predict(s.trials)}))
+        whole = {"suite": s.plan.suite, "trials": rows, "notes": notes, "claims": to_json(told), "to_run": len(s.trials)}
+        click.echo(json.dumps({**whole, "predicted_s": s.plan.predict(s.trials)}))
     else:
         draw_plan(s.plan, s.trials)
+        for line in lines(told):
+            click.echo(line)
 
 
 @click.command("validate", epilog=example("harness validate suites/vision.yaml"), short_help="Check a suite file.")

@@ -151,10 +151,11 @@ def answer(
     """Raises as `duck.select` does."""
     said = reader.annotations()
     tables = {READ: sources.read, NOTES: said}
-    if "facts" in views:
+    used = with_uses(views)
+    if "facts" in used:
         tables[FACTS] = facts_table(reader)
-    definitions = {ROWS: rows_sql(sources.indexed, said.num_rows > 0)} if views - {"facts"} else {}
-    definitions |= {name: VIEWS[name].sql for name in with_uses(views)}
+    definitions = {ROWS: rows_sql(sources.indexed, said.num_rows > 0)} if views - {"facts", "v_claims"} else {}
+    definitions |= {name: VIEWS[name].sql for name in used}
     if sources.indexed is None or sources.attached is None:
         return duck.select(con, sql, parameters, tables, definitions, timeout_s)
     if "measurements" in definitions:

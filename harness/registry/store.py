@@ -470,7 +470,7 @@ class Registry:
 
     def facts(self) -> list[dict[str, Any]]:
         """What attempts share: {"kind": "machine" | "environment" | "data", "name": the digest in the rows, "facts"}; and what
-        `keep_facts` kept: "ceilings", the checks of machines."""
+        `keep_facts` kept: "ceilings", the checks of machines; "claim", what claims are judged on."""
         return self._reader.facts()
 
     def read_blob(self, sha256: str) -> bytes:

@@ -173,6 +173,25 @@ LEFT JOIN timed AS t ON {" AND ".join(f"a.{name} IS NOT DISTINCT FROM t.{name}" 
 ORDER BY a.machine, kernel, elements, layout, a.device, a.dtype, t.region, rank NULLS LAST, implementation
 """
 
+# What `harness run` fixed of claims, one row a series. Of two facts that fix one protocol the earlier counts. What a stranger
+# wrote in another shape is null, or has no row.
+FIXED_SHAPE = """{"claim": "VARCHAR", "digest": "VARCHAR", "suite": "VARCHAR", "fixed_at": "VARCHAR", "seeds": ["BIGINT"],
+    "extension": ["BIGINT"], "cells": [{"cell": {"method": "VARCHAR", "task": "VARCHAR", "metric": "VARCHAR",
+    "part": "VARCHAR", "given": "JSON"}, "series": ["VARCHAR"]}]}"""
+CLAIMS = f"""
+WITH told AS (SELECT json_transform(facts, '{FIXED_SHAPE}') AS f FROM facts WHERE kind = 'claim'),
+cells AS (SELECT f, try_cast(f.fixed_at AS TIMESTAMPTZ) AS fixed_at, unnest(f.cells) AS c FROM told),
+series AS (
+    SELECT f, fixed_at, c, unnest(c.series) AS series_key,
+           unnest(list_concat(f.seeds, f.extension)) AS seed, unnest(range(1, len(c.series) + 1)) > len(f.seeds) AS extends
+    FROM cells)
+SELECT f.claim AS claim, f.digest AS protocol, f.suite AS suite, min(fixed_at) AS fixed_at, c.cell.method AS method,
+       c.cell.task AS task, c.cell.metric AS metric, c.cell.part AS part, CAST(c.cell.given AS VARCHAR) AS "given",
+       seed, extends, series_key
+FROM series WHERE series_key IS NOT NULL GROUP BY ALL
+ORDER BY claim, protocol, method, task, "given", metric, seed
+"""
+
 VIEWS = {
     "attempts": View(
         f"SELECT * EXCLUDE (id) FROM {ROWS}", (), summary="one row an attempt; lists of what it measured", whole=True
@@ -215,6 +234,10 @@ VIEWS = {
         (*CASE_OF, "kind", "method", "role", "paper", "status", "code_digest", "series_key", "started_at"),
         uses=("v_latest", "measurements"),
         summary="time, share of the roofline, error of each implementation of a kernel by case and region; failed: no rank",
+    ),
+    "v_claims": View(
+        CLAIMS, (), uses=("facts",),
+        summary="what claims are judged on: the series of each cell and seed, fixed at a time; later attempts count",
     ),
 }  # fmt: skip
 
