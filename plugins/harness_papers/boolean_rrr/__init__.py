@@ -5,9 +5,9 @@ Brings the track `boolean`, its tasks, the search itself (method.py) and gradien
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from harness import All, Cell, Claim, Diff, Learner, Metric, Paper, Params, Share, Task, Track, Within, given, hookimpl
 
@@ -39,6 +39,9 @@ METRICS = (
     Metric("margin", "1", "higher", 0.0),
 )
 
+# Share of items whose right class has its bit on, divided by how many bits are on: the authors' accuracy.
+CLASS_SHARE = Metric("class_share", "1", "higher", 0.0)
+
 
 class MultiplierParams(Params):
     """Two numbers of `bits` bits to their product. 2: net 4-4-4-4, 16 items; 3: net 6-12-12-12-6, 64 items."""
@@ -50,37 +53,107 @@ class AutoencoderParams(Params):
     """Random vectors to themselves through a layer that has just enough codes: 8-3-8-8, 16-4-16-16 or 32-5-32-32."""
 
     bits: Literal[8, 16, 32] = Field(8, description="bits of a vector, and number of vectors")
+    encoder: bool = Field(False, description="a layer more in front of the codes, as on the authors' page: 16-16-4-16-16")
 
 
 class Rule30Params(Params):
-    """One step of rule 30 on a ring of 16 cells, net 16-32-32-16. Test worlds differ from all training worlds."""
+    """Rule 30 on a ring of 16 cells. Test worlds differ from all training worlds."""
+
+    steps: Literal[1, 2] = Field(1, description="of the automaton; 1: net 16-32-32-16, 2: 16-48-48-48-16")
 
     n_train: int = Field(256, gt=0, le=32_768, description="worlds to learn from")
     n_test: int = Field(2_000, gt=0, le=32_768, description="worlds to be judged by")
 
 
+class RandomLogicParams(Params):
+    """A random circuit 32 wide, half of its nodes gates and half copies; the net is as wide and as deep."""
+
+    gates: Literal["and-or", "majority"] = Field("and-or", description="gates of two inputs, or of three")
+    depth: int = Field(3, gt=0, le=8, description="layers of the circuit")
+    n_train: int = Field(256, gt=0, le=100_000, description="values to learn from")
+    n_test: int = Field(2_000, gt=0, le=100_000, description="values to be judged by")
+
+
+class BooleanDigitsParams(Params):
+    """The 8x8 digits with a net 64-64-10, sigma 5. The digits that are not learnt from are the test."""
+
+    n_train: int = Field(128, gt=0, le=1_500, description="digits to learn from")
+    ink: Literal["grey", "binary"] = Field(
+        "grey", description="grey: analog inputs, as the authors'; binary: from half of the ink on"
+    )
+
+
+def check_table(text: str) -> str:
+    """A table that can be solved, as it is. Raises ValueError with the certificate where one input has two outputs."""
+    rows = [row.split(":") for row in text.split()]
+    if not rows or any(len(row) != 2 or not all(row) or set("".join(row)) - {"0", "1"} for row in rows):
+        raise ValueError(f"{text!r} is no truth table; write rows of bits in:out, as in '00:0 01:1 10:1 11:0'")
+    if len({tuple(map(len, row)) for row in rows}) > 1:
+        raise ValueError(f"{text!r}: the rows differ in how many bits they have")
+    seen: dict[str, str] = {}
+    for bits, wanted in rows:
+        if seen.setdefault(bits, wanted) != wanted:
+            raise ValueError(f"input {bits} has the outputs {seen[bits]} and {wanted}; no circuit gives both, remove one")
+    return text
+
+
+class TruthTableParams(Params):
+    """Any function that is written down row by row; rows that are left out are free."""
+
+    table: Annotated[str, AfterValidator(check_table)] = Field(
+        "00:0 01:1 10:1 11:0", description="rows of bits in:out, between them a space"
+    )
+    hidden: str = Field("2", pattern=r"^[1-9]\d*(-[1-9]\d*)*$", description="widths of the hidden layers, as in 4-4")
+
+
 def multiplier_shape(params: MultiplierParams) -> dict[str, int]:
-    return {"inputs": 2 * params.bits, "outputs": 2 * params.bits, "train_items": 4**params.bits}
+    return sizes(2 * params.bits, 2 * params.bits, 4**params.bits)
 
 
 def autoencoder_shape(params: AutoencoderParams) -> dict[str, int]:
-    return {"inputs": params.bits, "outputs": params.bits, "train_items": params.bits}
+    return sizes(params.bits, params.bits, params.bits)
 
 
 def rule30_shape(params: Rule30Params) -> dict[str, int]:
-    return {"inputs": 16, "outputs": 16, "train_items": params.n_train}
+    return sizes(16, 16, params.n_train)
 
 
-def task(name: str, params: type[Params], shape: Any, summary: str) -> Task:
-    code = f"{HERE}.tasks"
-    return Task(name, "boolean", METRICS, f"{code}:load_{name}", f"{code}:score", params=params, shape=shape, summary=summary)
+def random_logic_shape(params: RandomLogicParams) -> dict[str, int]:
+    return sizes(32, 32, params.n_train)
+
+
+def boolean_digits_shape(params: BooleanDigitsParams) -> dict[str, int]:
+    return sizes(64, 10, params.n_train)
+
+
+def truth_table_shape(params: TruthTableParams) -> dict[str, int]:
+    rows = params.table.split()
+    return sizes(*map(len, rows[0].split(":")), len(rows))
+
+
+def sizes(inputs: int, outputs: int, train_items: int) -> dict[str, int]:
+    return {"inputs": inputs, "outputs": outputs, "train_items": train_items}
+
+
+def task(name: str, params: type[Params], shape: Any, summary: str, score: str = "score", **more: Any) -> Task:
+    load = f"{HERE}.tasks:load_{name.replace('-', '_')}"
+    return Task(
+        name, "boolean", load=load, score=f"{HERE}.scoring:{score}", params=params, shape=shape, summary=summary,
+        **{"metrics": METRICS, **more},
+    )  # fmt: skip
 
 
 TASKS = [
     task("multiplier", MultiplierParams, multiplier_shape, "synthesis: the whole truth table is given, and is the test too"),
     task("autoencoder", AutoencoderParams, autoencoder_shape, "binary codes: the vectors given are the test too"),
     task("rule30", Rule30Params, rule30_shape, "a cellular automaton from few worlds, judged on others"),
-]
+    task("random-logic", RandomLogicParams, random_logic_shape, "a random circuit from few of its values, judged on others"),
+    task(
+        "boolean-digits", BooleanDigitsParams, boolean_digits_shape, "8x8 digits, of ten output bits one is on",
+        "score_classes", metrics=(*METRICS, CLASS_SHARE), datasets=("digits",),
+    ),
+    task("truth-table", TruthTableParams, truth_table_shape, "synthesis of any table written in the suite"),
+]  # fmt: skip
 
 
 # Methods ----------------------------------------------------------------------------------------------------------------

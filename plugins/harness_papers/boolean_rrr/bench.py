@@ -24,7 +24,7 @@ from harness_papers.boolean_rrr.c_search import CSearch, why_not
 from harness_papers.boolean_rrr.method import Search
 from harness_papers.boolean_rrr.problem import BooleanProblem, Table
 from harness_papers.boolean_rrr.start import Settings, draw_start, fan_ins
-from harness_papers.boolean_rrr.tasks import MULTIPLIER_WIDTHS, RULE30_WIDTHS, multiplier_table, rule30
+from harness_papers.boolean_rrr.tasks import MULTIPLIER_WIDTHS, RULE30_CELLS, RULE30_WIDTHS, multiplier_table, rule30
 
 SETTINGS = Settings(sigma=3.0, beta=0.2, gamma=1e-3)
 SIDE_BY_SIDE = 8
@@ -34,13 +34,13 @@ REPEATS = 5
 def cases() -> dict[str, BooleanProblem]:
     """By name: the paper's smallest task, its 3-bit multiplier, rule 30, and the shape of its largest random circuits."""
     rng = np.random.default_rng(0)
-    worlds = rng.integers(0, 2, size=(256, RULE30_WIDTHS[0]))
+    worlds = rng.integers(0, 2, size=(256, RULE30_CELLS))
     bits = rng.choice(np.array([-1, 1], dtype=np.int8), size=(512, 32))
     coded = [(2 * part - 1).astype(np.int8) for part in (worlds, rule30(worlds))]
     return {
         "multiplier 2": BooleanProblem(multiplier_table(2), MULTIPLIER_WIDTHS[2]),
         "multiplier 3": BooleanProblem(multiplier_table(3), MULTIPLIER_WIDTHS[3]),
-        "rule 30": BooleanProblem(Table(*coded), RULE30_WIDTHS),
+        "rule 30": BooleanProblem(Table(*coded), RULE30_WIDTHS[1]),
         "32 wide, 5 deep": BooleanProblem(Table(bits, np.roll(bits, 1, axis=1)), (32,) * 6),
     }
 

@@ -36,7 +36,7 @@ def solve(problem: BooleanProblem, ctx: Any, params: Any) -> LayeredNet:
     try:
         return seek(problem, ctx, params, offers)
     finally:  # the budget ends most searches from inside
-        if offers.exact and "circuit" not in ctx.diagnostics:  # a timing trial solves several times
+        if offers.exact and not problem.analog and "circuit" not in ctx.diagnostics:  # a timing trial solves several times
             save_circuit(ctx, offers.best)
 
 

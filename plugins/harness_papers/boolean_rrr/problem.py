@@ -1,7 +1,7 @@
 """The track `boolean`: what a task hands over, what must come back, and the layered net that all methods here return.
 
-Bits are coded -1 / +1 as int8. A layer's weights are (width, 1 + width before it), float; column 0 belongs to the bias
-source, a node whose value is always -1. NumPy only: neither loading nor scoring needs torch.
+Bits are coded -1 / +1 as int8; inputs may be analog, float in [-1, 1]. A layer's weights are (width, 1 + width before it),
+float; column 0 belongs to the bias source, a node whose value is always -1. NumPy only: loading and scoring need no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bits = NDArray[np.int8]
+Values = NDArray[np.int8] | NDArray[np.floating]  # bits, or analog values in [-1, 1]
 Weights = tuple[NDArray[np.floating], ...]
 Activation = Literal["sign", "relu", "tanh"]
 
@@ -36,14 +37,17 @@ def as_bits(values: Any, name: str) -> Bits:
 
 @dataclass(frozen=True)
 class Table:
-    """Input bits (items, inputs) with the output bits (items, outputs) that belong to them."""
+    """Inputs (items, inputs) with the output bits (items, outputs) that belong to them. Inputs are bits, or analog."""
 
-    inputs: Bits
+    inputs: Values
     outputs: Bits
 
     def __post_init__(self) -> None:
         for name, bits in (("inputs", self.inputs), ("outputs", self.outputs)):
-            if bits.ndim != 2 or not np.isin(bits, (-1, 1)).all():
+            if name == "inputs" and bits.ndim == 2 and np.issubdtype(bits.dtype, np.floating):
+                if not (np.abs(bits) <= 1).all():  # NaN fails too
+                    raise ProblemError("inputs: not all in [-1, 1]; scale analog inputs to that range")
+            elif bits.ndim != 2 or not np.isin(bits, (-1, 1)).all():
                 raise ProblemError(f"{name}: shape {bits.shape}, not all -1 / +1; convert with as_bits first")
         if len(self.inputs) != len(self.outputs) or len(self.inputs) == 0:
             raise ProblemError(f"{len(self.inputs)} inputs, {len(self.outputs)} outputs; give one output row an input row")
@@ -85,6 +89,11 @@ class BooleanProblem:
         return len(self.table.inputs)
 
     @property
+    def analog(self) -> bool:
+        """Whether inputs are other numbers than -1 and +1."""
+        return bool(np.issubdtype(self.table.inputs.dtype, np.floating))
+
+    @property
     def edges(self) -> int:
         """Weights of the net, those of the bias source included."""
         return sum((1 + before) * width for before, width in zip(self.widths, self.widths[1:], strict=False))
@@ -124,10 +133,10 @@ class LayeredNet:
     weights: Weights
     activation: Activation = "sign"
 
-    def predict(self, bits: Bits) -> Bits:
+    def predict(self, bits: Values) -> Bits:
         return sign_bits(self.pre_activations(bits)[-1])
 
-    def pre_activations(self, bits: Bits) -> list[NDArray[np.floating]]:
+    def pre_activations(self, bits: Values) -> list[NDArray[np.floating]]:
         """w.x of every node, per layer (items, width)."""
         values = np.asarray(bits, dtype=self.weights[0].dtype)
         found = []

@@ -1,29 +1,14 @@
-"""The tasks of the track `boolean`: tables made from arithmetic, random bits or a cellular automaton, and their scores.
-
-NumPy only. The circuits are scored from their weights: what a method says of itself is not read.
-"""
+"""The tasks of the track: truth tables, arithmetic, codes, cellular automata, random circuits, digits. NumPy only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from harness import Instance, Invalid
-from harness_papers.boolean_rrr.problem import BooleanNet, BooleanProblem, LayeredNet, Table, Weights, as_bits, bit_share
-
-GATE_RATIO = 0.1  # the card's "gate-ness": 4th over 3rd largest |weight|
-
-
-@dataclass(frozen=True)
-class Held:
-    """What `score` opens: the training table again, the test table, and what the margin is measured against."""
-
-    train: Table
-    test: Table
-    widths: tuple[int, ...]
-    sigma: float
+from harness import Instance
+from harness_papers.boolean_rrr.problem import BooleanProblem, LayeredNet, Table, as_bits
+from harness_papers.boolean_rrr.scoring import Held
 
 
 def instance(problem: BooleanProblem, test: Table) -> Instance:
@@ -52,6 +37,11 @@ def multiplier_table(bits: int) -> Table:
     return Table(as_bits(inputs, "inputs"), as_bits(binary(first * second, 2 * bits), "outputs"))
 
 
+def parted(inputs: np.ndarray, outputs: np.ndarray, n_train: int) -> tuple[Table, Table]:
+    """The first n_train items to learn from, the others to be judged by."""
+    return Table(inputs[:n_train], outputs[:n_train]), Table(inputs[n_train:], outputs[n_train:])
+
+
 def binary(numbers: np.ndarray, bits: int) -> np.ndarray:
     """(n,) integers as (n, bits) of 0 / 1, most significant first."""
     return numbers[:, None] >> np.arange(bits - 1, -1, -1) & 1
@@ -60,7 +50,7 @@ def binary(numbers: np.ndarray, bits: int) -> np.ndarray:
 # Autoencoder ----------------------------------------------------------------------------------------------------------
 
 
-AUTOENCODER_WIDTHS = {8: (8, 3, 8, 8), 16: (16, 4, 16, 16), 32: (32, 5, 32, 32)}
+AUTOENCODER_WIDTHS = {8: (8, 3, 8, 8), 16: (16, 4, 16, 16), 32: (32, 5, 32, 32)}  # without the encoder's own layer
 
 
 def load_autoencoder(params: Any, ctx: Any) -> Instance:
@@ -69,24 +59,25 @@ def load_autoencoder(params: Any, ctx: Any) -> Instance:
     numbers = rng.choice(2**params.bits, size=params.bits, replace=False) if params.bits < 32 else distinct(rng, 2**32, 32)
     vectors = as_bits(binary(numbers, params.bits), "vectors")
     table = Table(vectors, vectors)
-    return instance(BooleanProblem(table, AUTOENCODER_WIDTHS[params.bits]), table)
+    widths = AUTOENCODER_WIDTHS[params.bits]
+    return instance(BooleanProblem(table, (widths[0], *widths) if params.encoder else widths), table)
 
 
 # Rule 30 --------------------------------------------------------------------------------------------------------------
 
 
 RULE30_CELLS = 16
-RULE30_WIDTHS = (16, 32, 32, 16)
+RULE30_WIDTHS = {1: (16, 32, 32, 16), 2: (16, 48, 48, 48, 16)}
 
 
 def load_rule30(params: Any, ctx: Any) -> Instance:
-    """One step of rule 30 on a ring of 16 cells: n_train random worlds to learn from, n_test others to be judged by."""
+    """Steps of rule 30 on a ring of 16 cells: n_train random worlds to learn from, n_test others to be judged by."""
     worlds = ctx.rng("data").choice(2**RULE30_CELLS, size=params.n_train + params.n_test, replace=False)
-    before = binary(worlds, RULE30_CELLS)
-    inputs, outputs = as_bits(before, "worlds"), as_bits(rule30(before), "worlds")
-    train = Table(inputs[: params.n_train], outputs[: params.n_train])
-    test = Table(inputs[params.n_train :], outputs[params.n_train :])
-    return instance(BooleanProblem(train, RULE30_WIDTHS, gapstop=0.1), test)
+    before = after = binary(worlds, RULE30_CELLS)
+    for _ in range(params.steps):
+        after = rule30(after)
+    train, test = parted(as_bits(before, "worlds"), as_bits(after, "worlds"), params.n_train)
+    return instance(BooleanProblem(train, RULE30_WIDTHS[params.steps], gapstop=0.1), test)
 
 
 def rule30(worlds: np.ndarray) -> np.ndarray:
@@ -103,57 +94,77 @@ def distinct(rng: np.random.Generator, below: int, count: int) -> np.ndarray:
     return np.array(list(found), dtype=np.int64)
 
 
-# Scores ---------------------------------------------------------------------------------------------------------------
+# Random logic -----------------------------------------------------------------------------------------------------------
 
 
-def score(part: Held, solution: BooleanNet, params: Any, ctx: Any) -> dict[str, float]:
-    """See METRICS in the plugin's declaration. Raises Invalid for weights or bits of a wrong shape, or not finite."""
-    check_solution(solution, part)
-    circuit = LayeredNet(tuple(np.asarray(weight, dtype=np.float64) for weight in solution.weights))
-    train_bits = bit_share(solution, part.train)
-    return {
-        "solved": float(train_bits == 1.0),
-        "circuit_solved": float(bit_share(circuit, part.train) == 1.0),
-        "train_bits": train_bits,
-        "test_bits": bit_share(solution, part.test),
-        "gate_share": gate_share(circuit.weights),
-        "margin": margin(circuit, part.train, part.sigma),
-    }
+LOGIC_WIDTH = 32
+GATE_SHARE = 0.5  # the other nodes copy
 
 
-def check_solution(solution: BooleanNet, part: Held) -> None:
-    shapes = [np.shape(weight) for weight in solution.weights]
-    expected = [(width, 1 + before) for before, width in zip(part.widths, part.widths[1:], strict=False)]
-    if shapes != expected:
-        raise Invalid(f"weights have shapes {shapes}; the task's net has {expected} (column 0: the bias source)")
-    if not all(np.isfinite(weight).all() for weight in solution.weights):
-        raise Invalid("weights are not all finite")
-    for table in (part.train, part.test):
-        bits = np.asarray(solution.predict(table.inputs))
-        if bits.shape != table.outputs.shape or not np.isin(bits, (-1, 1)).all():
-            found = f"shape {bits.shape}, values {np.unique(bits)[:5]}"
-            raise Invalid(f"predict gave {found}; expected {table.outputs.shape} of -1 / +1")
+def load_random_logic(params: Any, ctx: Any) -> Instance:
+    """A random circuit of 32 nodes a layer, and its values for random inputs; the net to find is as wide and as deep."""
+    rng = ctx.rng("data")
+    circuit = random_circuit(rng, params.depth, params.gates)
+    inputs = rng.choice(np.array([-1, 1], dtype=np.int8), size=(params.n_train + params.n_test, LOGIC_WIDTH))
+    train, test = parted(inputs, circuit.predict(inputs), params.n_train)
+    return instance(BooleanProblem(train, (LOGIC_WIDTH,) * (params.depth + 1), gapstop=0.1), test)
 
 
-def gate_share(weights: Weights) -> float:
-    """Share of nodes whose 4th largest |weight| is below a tenth of the 3rd: gates of three inputs (or two and the bias).
+def random_circuit(rng: np.random.Generator, depth: int, gates: str, width: int = LOGIC_WIDTH) -> LayeredNet:
+    """Layers in which half of the nodes are gates of random inputs, and the others copies; each input inverted at random.
 
-    A node with at most three inputs counts as a gate; so does one whose weights beyond the first are exactly 0 (a copy).
+    gates: "and-or" (two inputs, AND or OR) or "majority" (three). The last input that a node takes is one that no node before
+    it took, as long as fewer inputs are taken than there are nodes so far, so that values are seldom lost on the way.
     """
-    nodes = [np.sort(np.abs(row))[::-1] for weight in weights for row in weight]
-    return float(np.mean([len(w) < 4 or w[3] < GATE_RATIO * w[2] or w[3] == 0 for w in nodes]))
+    arity, biased = {"and-or": (2, True), "majority": (3, False)}[gates]
+    layers = []
+    for _ in range(depth):
+        weights = np.zeros((width, 1 + width))
+        taken = np.zeros(width, dtype=bool)
+        for node, row in enumerate(weights):
+            is_gate = rng.random() < GATE_SHARE
+            chosen: list[int] = []
+            for last in [False] * ((arity if is_gate else 1) - 1) + [True]:
+                wanted = ~taken if last and taken.sum() <= node else np.ones(width, dtype=bool)
+                wanted[chosen] = False
+                chosen.append(int(rng.choice(np.flatnonzero(wanted))))
+                taken[chosen[-1]] = True
+            row[[1 + source for source in chosen]] = rng.choice([-1, 1], size=len(chosen))
+            row[0] = rng.choice([-1, 1]) if is_gate and biased else 0
+        layers.append(weights)
+    return LayeredNet(tuple(layers))
 
 
-def margin(circuit: LayeredNet, table: Table, sigma: float) -> float:
-    """The smallest |w.x| over nodes and items, with |w|^2 = m, in units of the required margin sqrt(m / sigma).
+# Digits -----------------------------------------------------------------------------------------------------------------
 
-    At output nodes it is label * (w.x), so 1 or more says that the weights are a point of the paper's constraint sets. 0
-    where the circuit gives a wrong bit, and where a node has no weight at all.
+
+DIGITS_WIDTHS = (64, 64, 10)
+INK = 16  # levels of grey above 0
+
+
+def load_boolean_digits(params: Any, ctx: Any) -> Instance:
+    """scikit-learn's 8x8 digits: n_train to learn from, all others to be judged by; of the outputs one is on.
+
+    Grey values go to [-1, 1] as they are; binary: +1 from half of the ink on.
     """
-    per_layer = circuit.pre_activations(table.inputs)
-    signed = [np.abs(z) for z in per_layer[:-1]] + [per_layer[-1] * table.outputs]
-    norms = [np.linalg.norm(weight, axis=1) for weight in circuit.weights]
-    if not all(norm.all() for norm in norms):
-        return 0.0
-    smallest = min(float((z / norm).min()) for z, norm in zip(signed, norms, strict=True))
-    return max(0.0, float(np.sqrt(sigma)) * smallest)
+    from harness.data import load
+
+    digits = load("digits")
+    pixels = digits.x.reshape(len(digits.x), -1)
+    inputs = pixels / (INK / 2) - 1 if params.ink == "grey" else as_bits(pixels >= INK / 2, "pixels")
+    outputs = as_bits(np.arange(10) == digits.y[:, None], "labels")
+    order = ctx.rng("split").permutation(len(inputs))
+    train, test = parted(inputs[order], outputs[order], params.n_train)
+    return instance(BooleanProblem(train, DIGITS_WIDTHS, sigma=5.0, gapstop=0.05), test)
+
+
+# Any truth table --------------------------------------------------------------------------------------------------------
+
+
+def load_truth_table(params: Any, ctx: Any) -> Instance:
+    """The rows that the parameter gives; synthesis, so they are the test as well."""
+    rows = [row.split(":") for row in params.table.split()]
+    inputs, outputs = (as_bits([[int(bit) for bit in row[side]] for row in rows], "table") for side in (0, 1))
+    table = Table(inputs, outputs)
+    hidden = [int(width) for width in params.hidden.split("-")]
+    return instance(BooleanProblem(table, (inputs.shape[1], *hidden, outputs.shape[1])), table)

@@ -9,7 +9,8 @@ import pytest
 from harness_papers.boolean_rrr import AutoencoderParams, MultiplierParams, RRRParams, c_search
 from harness_papers.boolean_rrr.learner import solve
 from harness_papers.boolean_rrr.problem import BooleanProblem, Table, as_bits
-from harness_papers.boolean_rrr.tasks import load_autoencoder, load_multiplier, score
+from harness_papers.boolean_rrr.scoring import score
+from harness_papers.boolean_rrr.tasks import load_autoencoder, load_multiplier
 from scipy.stats import binom
 
 from harness.context import Context

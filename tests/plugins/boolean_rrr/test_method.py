@@ -12,8 +12,9 @@ import torch
 from harness_papers.boolean_rrr import MultiplierParams
 from harness_papers.boolean_rrr.method import Search, move_to_surface, nearest_gate, rotate, solve_shift
 from harness_papers.boolean_rrr.problem import BooleanProblem, LayeredNet, Table, as_bits
+from harness_papers.boolean_rrr.scoring import margin
 from harness_papers.boolean_rrr.start import Settings, Start, draw_start, input_values
-from harness_papers.boolean_rrr.tasks import load_multiplier, margin, multiplier_table
+from harness_papers.boolean_rrr.tasks import load_multiplier, multiplier_table
 
 from harness.errors import Diverged
 

@@ -8,18 +8,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from harness_papers.boolean_rrr import TASKS, AutoencoderParams, MultiplierParams, Rule30Params
-from harness_papers.boolean_rrr.problem import BooleanNet, BooleanProblem, LayeredNet, ProblemError, Table, as_bits, inference
-from harness_papers.boolean_rrr.tasks import (
-    gate_share,
-    load_autoencoder,
-    load_multiplier,
-    load_rule30,
-    margin,
-    multiplier_table,
-    rule30,
-    score,
+from harness_papers.boolean_rrr import (
+    TASKS,
+    AutoencoderParams,
+    BooleanDigitsParams,
+    MultiplierParams,
+    RandomLogicParams,
+    Rule30Params,
+    TruthTableParams,
+    tasks,
 )
+from harness_papers.boolean_rrr.problem import BooleanNet, BooleanProblem, LayeredNet, ProblemError, Table, as_bits, inference
+from harness_papers.boolean_rrr.scoring import class_share, gate_share, margin, score, score_classes
+from harness_papers.boolean_rrr.tasks import (
+    load_autoencoder,
+    load_boolean_digits,
+    load_multiplier,
+    load_random_logic,
+    load_rule30,
+    load_truth_table,
+    multiplier_table,
+    random_circuit,
+    rule30,
+)
+from pydantic import ValidationError
 
 from harness.errors import Invalid
 
@@ -86,10 +98,103 @@ def test_autoencoder_vectors_are_all_different(bits, make_ctx):
     assert 2 ** problem.widths[1] >= bits
 
 
+def test_two_steps_of_rule_30_are_one_step_twice(make_ctx):
+    """And the net is the deeper one of the authors' page."""
+    problem, held = load_rule30(Rule30Params(steps=2, n_train=8, n_test=8), make_ctx(stage="load"))
+
+    assert problem.widths == (16, 48, 48, 48, 16)
+    for table in (problem.table, held["test"].test):
+        np.testing.assert_array_equal(table.outputs > 0, rule30(rule30(table.inputs > 0)))
+
+
+def test_the_encoder_has_a_layer_of_its_own_where_asked(make_ctx):
+    """16-16-4-16-16 is what the authors' page measures."""
+    problem, _ = load_autoencoder(AutoencoderParams(bits=16, encoder=True), make_ctx(stage="load"))
+
+    assert problem.widths == (16, 16, 4, 16, 16)
+
+
+@pytest.mark.parametrize(("gates", "arity"), [("and-or", 3), ("majority", 3)])
+def test_a_random_circuit_is_half_gates_and_half_copies_and_loses_few_values(gates, arity):
+    """An AND or OR is a majority with the bias source; a copy has one input and no bias. All weights are -1, 0 or 1."""
+    circuit = random_circuit(np.random.default_rng(1), 200, gates)
+
+    rows = np.concatenate(circuit.weights)
+    used = (rows != 0).sum(axis=1)
+    assert set(np.unique(used)) == {1, arity}
+    assert set(np.unique(rows)) == {-1, 0, 1}
+    assert ((rows[:, 0] != 0) == ((used == arity) & (gates == "and-or"))).all()
+    assert 0.47 < (used == arity).mean() < 0.53  # 6,400 nodes at one half: 4.8 standard deviations
+    lost = np.mean([(weights[:, 1:] == 0).all(axis=0).mean() for weights in circuit.weights])
+    assert lost < 0.05
+
+
+def test_random_logic_is_judged_on_values_of_the_same_circuit(make_ctx):
+    """The seed decides the circuit; a net with its weights gives train and test alike."""
+    params = RandomLogicParams(depth=2, n_train=50, n_test=70, gates="majority")
+    problem, held = load_random_logic(params, make_ctx(stage="load"))
+    circuit = random_circuit(make_ctx(stage="load").rng("data"), 2, "majority")
+
+    assert problem.widths == (32, 32, 32)
+    assert score(held["test"], circuit, None, None)["test_bits"] == 1.0
+    assert len(held["test"].test.inputs) == 70
+    assert len({tuple(row) for row in problem.table.inputs.tolist()}) == 50
+
+
+@pytest.mark.parametrize("ink", ["grey", "binary"])
+def test_digits_have_one_output_bit_on_and_inputs_in_the_range_of_bits(ink, make_ctx):
+    """Grey is analog, as the authors give it; binary has bits. Train and test together are all digits."""
+    problem, held = load_boolean_digits(BooleanDigitsParams(n_train=100, ink=ink), make_ctx(stage="load"))
+
+    table, test = problem.table, held["test"].test
+    assert (problem.widths, problem.sigma, problem.gapstop) == ((64, 64, 10), 5.0, 0.05)
+    assert len(table.inputs) + len(test.inputs) == 1797
+    assert ((table.outputs > 0).sum(axis=1) == 1).all()
+    assert problem.analog is (ink == "grey")
+    assert np.abs(table.inputs).max() == 1
+    assert (len(np.unique(table.inputs)) > 2) is (ink == "grey")
+
+
+def test_any_truth_table_becomes_a_problem():
+    """Rows that are not written are free: the table may be partial."""
+    problem, _ = load_truth_table(TruthTableParams(table="000:01 011:10 110:11", hidden="4-3"), None)
+
+    assert problem.widths == (3, 4, 3, 2)
+    assert [(number(i), number(o)) for i, o in zip(problem.table.inputs, problem.table.outputs, strict=True)] == [
+        (0, 1),
+        (3, 2),
+        (6, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("00:0 01:1 00:1", "input 00 has the outputs 0 and 1; no circuit gives both"),
+        ("00:0 011:1", "the rows differ"),
+        ("00:0 02:1", "is no truth table; write rows of bits in:out"),
+        ("", "is no truth table"),
+        ("00", "is no truth table"),
+        (":0", "is no truth table"),
+    ],
+)
+def test_tables_that_are_none_or_contradict_themselves_are_refused_when_the_suite_is_read(table, says):
+    """Before anything runs; a contradiction is shown, as the certificate that no circuit exists."""
+    with pytest.raises(ValidationError, match=says):
+        TruthTableParams(table=table)
+
+
+def test_hidden_layers_without_nodes_are_refused():
+    """Fan-in 0."""
+    for hidden in ("0", "4-0", "", "4x4"):
+        with pytest.raises(ValidationError):
+            TruthTableParams(hidden=hidden)
+
+
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_each_task_has_the_shape_that_it_declares(task, make_ctx):
     """`match` and the plan trust the declared sizes without loading."""
-    load = {"multiplier": load_multiplier, "autoencoder": load_autoencoder, "rule30": load_rule30}[task.name]
+    load = getattr(tasks, task.load.rpartition(":")[2])
     params = task.params()
 
     problem = load(params, make_ctx(stage="load")).problem
@@ -172,6 +277,9 @@ def test_tables_of_unequal_length_or_without_items_are_refused():
         Table(BOTH[:0], BOTH[:0])
     with pytest.raises(ProblemError, match="as_bits"):
         Table(BOTH, np.zeros((4, 1), dtype=np.int8))
+    for wrong in (1.5, np.nan):
+        with pytest.raises(ProblemError, match=r"not all in \[-1, 1\]"):
+            Table(np.array([[0.5, wrong]]), BOTH[:1, :1])
 
 
 # Scores -----------------------------------------------------------------------------------------------------------------
@@ -189,9 +297,7 @@ class Boaster:
 
 
 def held_of(table: Table, widths: tuple[int, ...]):
-    from harness_papers.boolean_rrr.tasks import instance
-
-    return instance(BooleanProblem(table, widths), table).held["test"]
+    return tasks.instance(BooleanProblem(table, widths), table).held["test"]
 
 
 def test_a_right_circuit_gets_full_marks(xor_table):
@@ -240,6 +346,34 @@ def test_what_is_no_net_of_the_task_is_invalid(net, says, xor_table):
     """A smaller or broken answer must not be scored at all."""
     with pytest.raises(Invalid, match=says):
         score(held_of(xor_table, (2, 2, 1)), net, None, None)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Says what it was given, whatever is asked."""
+
+    answers: np.ndarray
+
+    def predict(self, bits: np.ndarray) -> np.ndarray:
+        return self.answers
+
+
+def test_class_share_is_the_authors_accuracy():
+    """The right class's bit alone: 1; with one other: 1/2; off, or none on: 0."""
+    table = Table(BOTH, as_bits(np.eye(4, 3, dtype=int), "outputs"))
+    answers = as_bits([[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]], "answers")
+
+    assert class_share(Answers(answers), table) == (1 + 1 / 2 + 0 + 0) / 4
+
+
+def test_digits_are_scored_as_bits_and_as_classes(make_ctx):
+    """The metric stands beside the others."""
+    problem, held = load_boolean_digits(BooleanDigitsParams(), make_ctx(stage="load"))
+    net = LayeredNet(tuple(np.ones((after, 1 + before)) for before, after in itertools.pairwise(problem.widths)))
+
+    got = score_classes(held["test"], net, None, None)
+
+    assert set(got) == {metric.name for task in TASKS if task.name == "boolean-digits" for metric in task.metrics}
 
 
 def test_gate_share_reads_the_fourth_weight_against_the_third():
