@@ -25,7 +25,7 @@ from harness.identity import canonical
 from harness.records import FAILURES
 from harness.registry import Registry
 from harness.stats import Interval, beats, paired_interval, rank_ranges, safe_mean, t_interval
-from harness.strangers import MAX_SHOWN, read_json, strangeness
+from harness.strangers import MAX_SHOWN, is_number, read_json, strangeness
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,10 +59,11 @@ class Row:
     rank: the best and the worst that it can have; None where it is not ranked. scores: on the board's first metric, one for
     each pair of the board, in one order for all its rows; NaN where it has none.
     difference: method - baseline, seed by seed, on the board's first metric. others: means of the further metrics.
-    timings: region -> medians of each fresh process, seconds. mismatch: of matched parameters or FLOPs, a share.
+    timings: region -> medians of each fresh process, seconds. mismatch: of matched parameters or FLOPs, a share; match: what
+    was matched, to which method, and for FLOPs how much of the work was counted.
     attempts: the ids of all that the row rests on, timed ones too, in their order.
     solve_s, peak_bytes: medians over ok attempts; peak_bytes: of the device, on a CPU of the process.
-    flops: training FLOPs where they were matched.
+    flops: of training on one item, where they were matched.
     """
 
     method: str
@@ -85,6 +86,7 @@ class Row:
     scores: tuple[float, ...] = ()
     peak_bytes: float | None = None
     flops: float | None = None
+    match: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -552,6 +554,7 @@ def make_row(
         peak_bytes=float(median(peaks)) if peaks else None,
         flops=matched_flops(matched),
         attempts=ids_of(method, latest),
+        match=match_of(matched) if matched else None,
     )
 
 
@@ -565,6 +568,12 @@ def matched_flops(matched: Mapping[str, Any] | None) -> float | None:
     """What the harness counted when it matched training FLOPs."""
     known = matched and matched.get("unit") == "flops" and isinstance(matched.get("got"), int | float)
     return float(matched["got"]) if matched and known else None
+
+
+def match_of(matched: Mapping[str, Any]) -> dict[str, Any]:
+    """What the reader of a result must know of its match. A share that is no number was written by a stranger."""
+    shares = {name: matched[name] for name in ("counted", "target_counted") if is_number(matched.get(name))}
+    return {name: matched.get(name) for name in ("unit", "to", "where", "value", "uncounted") if name in matched} | shares
 
 
 def measured(values: Reals) -> list[float]:

@@ -1,5 +1,7 @@
 """Matching: the value of a knob at which a method costs what the baseline costs. Costs are counted in a worker, cached here.
 
+Parameters, or FLOPs of training on one item (`harness.lab.cost`); a learner's are what its own `cost` says.
+
 The search assumes that cost grows with the knob; it doubles, then bisects, and all requests take each step together, so
 that one call of the worker serves them all.
 """
@@ -53,11 +55,12 @@ class Search:
     high: int = 0
     guess: int = 0
     tried: dict[int, float] = field(default_factory=dict)
+    costs: dict[int, Cost] = field(default_factory=dict)  # of the values tried; 0: the baseline's
     unusable: dict[int, str] = field(default_factory=dict)  # values that the method refuses (groups that must divide a width)
     reason: str = ""
 
     def aim(self, cost: Cost) -> None:
-        self.target = float(cost.get(self.request.unit, 0.0))
+        self.target, self.costs[0] = float(cost.get(self.request.unit, 0.0)), cost
         if self.target <= 0:
             self.reason = self.failure(cost, self.request.target_method)
         self.guess = 0 if self.reason else self.request.start
@@ -69,7 +72,7 @@ class Search:
             if len(self.unusable) >= MAX_UNUSABLE and not self.tried:
                 self.reason = self.unusable[self.request.start]
         else:
-            self.tried[self.guess] = got
+            self.tried[self.guess], self.costs[self.guess] = got, cost
             if got > self.target:
                 self.high = self.guess
             else:
@@ -78,7 +81,8 @@ class Search:
 
     def failure(self, cost: Cost, method: str) -> str:
         unit = self.request.unit
-        return f"counting {unit} of {method} failed: {cost['error']}" if "error" in cost else f"{method} has no {unit}"
+        why = cost.get("error") or cost.get(f"no_{unit}")
+        return f"counting {unit} of {method} failed: {why}" if why else f"{method} has no {unit}"
 
     def answer(self) -> Matched:
         if self.reason:
@@ -88,7 +92,15 @@ class Search:
         if abs(off) > r.tolerance:
             reason = f"nearest is {r.where}={value} with {off:+.1%} {r.unit} (tolerance {r.tolerance:.0%})"
             return Matched(None, self.target, self.tried[value], reason)
-        return Matched(value, self.target, self.tried[value])
+        return Matched(value, self.target, self.tried[value], **self.coverage(value))
+
+    def coverage(self, value: int) -> dict[str, Any]:
+        """How much of both costs was counted. What a learner declares without saying so was worked out by hand: all of it."""
+        if self.request.unit != "flops":
+            return {}
+        target, own = self.costs[0], self.costs[value]
+        uncounted = tuple(sorted({*target.get("uncounted", ()), *own.get("uncounted", ())}))
+        return {"counted": own.get("counted", 1.0), "target_counted": target.get("counted", 1.0), "uncounted": uncounted}
 
 
 def next_guess(low: int, high: int, unusable: Collection[int]) -> int:
@@ -118,9 +130,10 @@ def own_request(r: MatchRequest, value: int) -> dict[str, Any]:
 
 def read(cache: Path, key: str) -> Matched | None:
     try:
-        return Matched(**json.loads((cache / f"{key}.json").read_text()))
+        found = json.loads((cache / f"{key}.json").read_text())
     except FileNotFoundError:
         return None
+    return Matched(**{**found, "uncounted": tuple(found.get("uncounted", ()))})
 
 
 def write(cache: Path, key: str, matched: Matched) -> None:

@@ -69,12 +69,19 @@ class MatchRequest:
 
 @dataclass(frozen=True)
 class Matched:
-    """What the search found. value None: cannot be matched, and why."""
+    """What the search found. value None: cannot be matched, and why.
+
+    counted, target_counted: the share of the method's and of the baseline's work that was counted by formulas, where its FLOPs
+    were counted on the module; uncounted: the operations that have none.
+    """
 
     value: int | None
     target: float
     got: float
     reason: str = ""
+    counted: float | None = None
+    target_counted: float | None = None
+    uncounted: tuple[str, ...] = ()
 
     @property
     def mismatch(self) -> float:
@@ -274,6 +281,10 @@ def trials_of(
     use: Use, device: str, seeds: Sequence[tuple[str, int]], suite: Suite, catalogue: Catalogue, here: Here,
     matched: Mapping[str, Matched], notes: Notes,
 ) -> Iterator[Trial]:  # fmt: skip
+    if why := unmatchable(use, suite, catalogue):
+        notes.add(f"{use.method.name} cannot be matched on {use.task.name}: {why}", "give it both, or exclude it",
+                  trials=len(seeds))  # fmt: skip
+        return
     request = match_request(use, suite, catalogue)
     match = None
     net, params = (use.net.model_dump(mode="json") if use.net else None), dict(use.method_params)
@@ -288,6 +299,8 @@ def trials_of(
         match = {"where": request.where, "value": found.value, "to": request.to, "unit": request.unit,
                  "target": found.target, "got": found.got, "mismatch": found.mismatch,
                  "net": request.target_net, "train": request.train if request.target_net else None}  # fmt: skip
+        if found.counted is not None:
+            match |= {"counted": found.counted, "target_counted": found.target_counted, "uncounted": list(found.uncounted)}
     shared: dict[str, Any] = {
         "track": use.track.ref, "method": use.method.ref, "method_params": params, "role": use.role,
         "paper": catalogue.paper_of(use.method.plugin), "task": use.task.ref, "task_params": dict(use.task_params), "net": net,
@@ -428,7 +441,7 @@ def match_requests(suite: Suite, catalogue: Catalogue) -> list[MatchRequest]:
     """The searches that the suite's `match` needs, each once."""
     found = {}
     for use in expand_uses(suite, catalogue):
-        if excluded(names_of(use), suite.exclude):
+        if excluded(names_of(use), suite.exclude) or unmatchable(use, suite, catalogue):
             continue
         request = match_request(use, suite, catalogue)
         if request is not None:
@@ -436,22 +449,35 @@ def match_requests(suite: Suite, catalogue: Catalogue) -> list[MatchRequest]:
     return list(found.values())
 
 
-def match_request(use: Use, suite: Suite, catalogue: Catalogue) -> MatchRequest | None:
-    """None where the suite matches nothing, where the track cannot, or where the method is the baseline itself."""
+def unmatchable(use: Use, suite: Suite, catalogue: Catalogue) -> str:
+    """Why the suite's `match` can do nothing with a method; "" where it can, and where it has nothing to do."""
+    if not isinstance(use.method.spec, Learner) or not is_matched(use, suite, catalogue):
+        return ""
+    lacks = [name for name in ("knob", "cost") if getattr(use.method.spec, name) is None]
+    return f"the learner declares no {' and no '.join(lacks)}" if lacks else ""
+
+
+def is_matched(use: Use, suite: Suite, catalogue: Catalogue) -> bool:
+    """Whether the suite matches something, the track can, and the method is not the baseline itself."""
     match = suite.budget.match
     if match is None or match.unit not in use.track.spec.matchable:
+        return False
+    target = catalogue.method(match.to)
+    return target.ref != use.method.ref or next(filled(match.entry, target.spec.params)) != use.method_params
+
+
+def match_request(use: Use, suite: Suite, catalogue: Catalogue) -> MatchRequest | None:
+    """None where nothing is to be matched."""
+    match = suite.budget.match
+    if match is None or not is_matched(use, suite, catalogue):
         return None
     target = catalogue.method(match.to)
     target_params = next(filled(match.entry, target.spec.params))
-    if target.ref == use.method.ref and target_params == use.method_params:
-        return None
     target_net = suite.net[0] if use.net is None and isinstance(target.spec, Component) and suite.net else use.net
     if isinstance(use.method.spec, Component):
         where, start = "net.width", use.net.width if use.net else 1
-    elif use.method.spec.knob and use.method.spec.cost:
-        where, start = f"method.{use.method.spec.knob}", int(use.method_params[use.method.spec.knob])
     else:
-        raise HarnessError(f"budget.match: learner {use.method.name!r} declares no knob and cost; exclude it or give it both")
+        where, start = f"method.{use.method.spec.knob}", int(use.method_params[str(use.method.spec.knob)])
     return MatchRequest(
         unit=match.unit, tolerance=match.tolerance, to=match.to, where=where, start=start,
         method=use.method.ref, method_params=use.method_params,

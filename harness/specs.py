@@ -51,7 +51,9 @@ class Track:
     clocks: the budget units that mean something here, besides wall_s, which always does.
     matchable: what `match` may equalise ("params", "flops").
     learner: "module:function"(problem, ctx, component) -> solution, for components: trains the reference net around one.
-    cost: "module:function"(shape, net, train, component) -> {"params": ..., "flops": ...}, on the meta device.
+    cost: "module:function"(shape, net, train, component) -> {"params": ..., "flops": ...}, on the meta device; flops: of
+    training on one item, forward and backward. Where it counts operations, also "counted" (the share that formulas account for)
+    and "uncounted" (the names of the others); where it cannot count FLOPs, "no_flops": why, in their place.
     inference: "module:function"(solution, problem, ctx) -> callable without arguments, which a timing trial times.
     """
 
@@ -133,7 +135,7 @@ class Learner:
     """A method that owns its architecture and its training, or that solves a problem of another track.
 
     solve: (problem, ctx, params) -> solution.   knob: the parameter that `match` may turn.
-    cost: (shape, params) -> {"params": ..., "flops": ...} without building on a device.
+    cost: (shape, params) -> {"params": ..., "flops": ...} as `Track.cost` gives them, without building on a device.
     """
 
     name: str

@@ -203,6 +203,7 @@ def make_row(
         peak_bytes=float(median(peaks)) if peaks else None,
         flops=float(matched["got"]) if matched and matched["unit"] == "flops" else None,
         attempts=tuple(a["attempt_id"] for a in attempts),
+        match=next((told_of(a["matched"]) for a in attempts if a["matched"]), None),
     )
 
 
@@ -233,6 +234,11 @@ def paired_t(differences: Sequence[float]) -> tuple[float, float]:
     if sd == 0.0:
         return mean, 0.0
     return mean, float(2 * special.stdtr(len(scaled) - 1, -abs(mean) / sd * math.sqrt(len(scaled))))
+
+
+def told_of(matched: Mapping[str, Any]) -> dict[str, Any]:
+    told = ("unit", "to", "where", "value", "counted", "target_counted", "uncounted")
+    return {name: value for name, value in matched.items() if name in told}
 
 
 def difference(own: Mapping[str, float], baseline: Mapping[str, float]) -> Interval | None:

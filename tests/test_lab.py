@@ -35,13 +35,11 @@ from harness.lab import (
     cost_component,
     count_params,
     fit,
-    forward_flops,
     init_net,
     layer_moments,
     make_norm,
     time_inference,
     train_component,
-    train_flops,
 )
 from harness.lab.learner import parameter_groups, rate_at, steps_in
 
@@ -162,25 +160,6 @@ def test_the_parameters_are_those_counted_by_hand(net):
     """`match` compares these counts; a forgotten bias would move every matched width."""
     assert count_params(build_net(net, DIGITS, device="meta")) == PARAMS_BY_HAND[net.arch]
     assert cost_component(DIGITS, net, Train(), RELU)["params"] == PARAMS_BY_HAND[net.arch]
-
-
-def test_the_flops_are_those_counted_by_hand():
-    """A multiply-add is two; convolutions count each output pixel."""
-    cnn = cost_component(DIGITS, Net(arch="cnn", width=8, depth=2), Train(), RELU)["flops"]
-    mlp = build_net(ARCHS[0], DIGITS)
-
-    assert cnn == 2 * (64 * 9 * 8 + 16 * 9 * 8 * 16 + 16 * 10)
-    assert forward_flops(mlp, (64,)) == 2 * (64 * 16 + 16 * 16 + 16 * 10)
-    # Backwards each layer is multiplied twice more, the first one only once: its input needs no gradient.
-    assert train_flops(mlp, (64,), batch=32) == 32 * 2 * (2 * 64 * 16 + 3 * 16 * 16 + 3 * 16 * 10)
-
-
-def test_attention_counts_among_the_flops():
-    """The vit's flops without attention's two products would favour many tokens."""
-    flops = cost_component(DIGITS, Net(arch="vit", width=12, depth=1, patch=4), Train(), RELU)["flops"]
-    layers = 4 * (16 * 12 + 12 * 36 + 12 * 12 + 2 * 12 * 24) + 12 * 10
-
-    assert flops == 2 * (layers + 2 * 4 * 4 * 12)
 
 
 def test_building_on_the_meta_device_allocates_nothing_and_draws_no_random_number():

@@ -695,11 +695,15 @@ def test_a_narrow_board_drops_further_metrics_before_it_cuts_a_number(monkeypatc
     assert all(m.name in narrow.replace("\n", " ") for m in further)
 
 
+BY_FLOPS = {"unit": "flops", "to": "d/relu", "where": "net.width", "value": 60, "counted": 0.995, "target_counted": 1.0}
+
+
 def test_roles_failures_and_mismatch_are_explained_below(monkeypatch):
     """Marks and counts mean nothing without their words."""
     board = make_board(
         make_row("relu", interval(0.5), role="baseline"), make_row("best", interval(0.9), role="oracle", ranked=False),
-        make_row("crash", interval(0.1), n_ok=1, n_failed=2, mismatch=-0.04), make_row("norm", None, n_ok=0, n_unsupported=3),
+        make_row("crash", interval(0.1), n_ok=1, n_failed=2, mismatch=-0.04, match=BY_FLOPS),
+        make_row("norm", None, n_ok=0, n_unsupported=3, mismatch=0.001, match=BY_FLOPS),
         baseline="relu",
     )  # fmt: skip
 
@@ -709,7 +713,7 @@ def test_roles_failures_and_mismatch_are_explained_below(monkeypatch):
     assert "* baseline, § oracle (scored, not ranked)" in text
     assert "failed attempts count as the metric's declared worst" in text
     assert "unsupported here: norm" in text
-    assert "largest mismatch -4.00% (crash)" in text
+    assert "matched to relu by flops (99.5% of the work counted by formulas): crash -4.00%, norm +0.10%" in text
     assert "3 seeds: intervals are indicative" in text
 
 

@@ -92,3 +92,37 @@ def test_a_method_that_cannot_be_counted_says_so_and_is_asked_again(tmp_path):
     assert next(iter(found.values())).value is None
     assert next(iter(found.values())).reason == "counting params of m failed: no cvxpy"
     assert next(iter(find_matches([request(tolerance=0.5)], Counter(0), tmp_path).values())).value == 64
+
+
+def test_flops_are_matched_with_the_share_that_was_counted(tmp_path):
+    """What a match rests on is recorded with it: the shares of both, and the operations that no formula knows."""
+
+    def count(requests):
+        """A learner's declared cost says nothing of a share: it was worked out by hand."""
+        return [
+            {"params": 1.0, "flops": 6.0 * r["net"]["width"]}
+            if r["method"] == "relu"
+            else {"params": 1.0, "flops": 6.2 * r["net"]["width"], "counted": 0.98, "uncounted": ["aten.erfinv"]}
+            for r in requests
+        ]
+
+    asked = request(unit="flops")
+    fresh, cached = (find_matches([asked], count, tmp_path)[asked.key] for _ in range(2))
+
+    assert (fresh.value, fresh.target) == (62, 384.0)
+    assert (fresh.counted, fresh.target_counted, fresh.uncounted) == (0.98, 1.0, ("aten.erfinv",))
+    assert cached == fresh
+
+
+def test_a_net_whose_step_cannot_be_counted_is_matched_by_parameters_all_the_same(tmp_path):
+    """Only the FLOPs are unknown; the reason is the counter's."""
+
+    def count(requests):
+        return [{"params": 5.0 * r["net"]["width"], "no_flops": "reads a value"} for r in requests]
+
+    by_params, by_flops = (
+        next(iter(find_matches([request(unit=unit)], count, tmp_path).values())) for unit in ("params", "flops")
+    )
+
+    assert by_params.value == 64
+    assert by_flops.reason == "counting flops of relu failed: reads a value"

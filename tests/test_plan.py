@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.catalogue import Catalogue, Offer, Plugin
-from harness.errors import HarnessError, NothingSelected
+from harness.errors import NothingSelected
 from harness.plan import Done, Here, Matched, Selection, make_plan, match_requests, narrow, to_run
 from harness.specs import Component, Dataset, Learner, Metric, Params, Probe, Task, Track
 from harness.suite import load_suite_text
@@ -32,7 +32,7 @@ def catalogue(tmp_path):
     paper = Plugin("papers", "paper", "1", None, tmp_path / "paper.py")
     accuracy = Metric("accuracy", "1", "higher", 0.0)
     gap = Metric("gap", "1", "lower")
-    classify = Track("classify", "1", "m:P", "m:S", ("samples_seen", "steps"), matchable=("params",), learner="m:l", cost="m:c")
+    classify = Track("classify", "1", "m:P", "m:S", ("samples_seen", "steps"), "", ("params", "flops"), "m:l", "m:c")
     solve = Track("solve", "1", "m:P", "m:S", ("steps",))
     shape = {"inputs": 4, "outputs": 2, "train_items": 100}
     digits = Task("digits", "classify", (accuracy,), "m:load", "m:score", shape=lambda p: shape, datasets=("digits",))
@@ -250,12 +250,34 @@ def test_predictions_come_from_siblings_where_a_seed_never_ran(catalogue):
 
 
 def test_a_learner_without_a_knob_cannot_be_matched(catalogue):
-    """The mend is in the message."""
+    """The others run all the same; the mend is in the note."""
     bare = Offer(Learner("tree", "classify", "m:t"), catalogue.plugins[1])
     wider = Catalogue(**{f: getattr(catalogue, f) for f in ("plugins", "tracks", "tasks", "probes", "datasets")},
                       methods=(*catalogue.methods, bare))  # fmt: skip
     text = "tasks: [digits]\nmethods: [{use: relu, role: baseline}, tree]\nnet: {arch: mlp}\n"
     text += "budget: {steps: 5, match: {params: 5%, to: relu}}\n"
 
-    with pytest.raises(HarnessError, match="'tree' declares no knob and cost"):
-        match_requests(suite(wider, text), wider)
+    plan = make_plan(suite(wider, text), wider, HERE, {}, {})
+
+    assert match_requests(suite(wider, text), wider) == []
+    assert {p.trial.method for p in plan.planned} == {"core/relu"}
+    assert plan.notes[0].what == "tree cannot be matched on digits: the learner declares no knob and no cost"
+    assert plan.notes[0].mend == "give it both, or exclude it"
+
+
+def test_what_of_the_flops_was_counted_stands_in_the_trial_and_in_no_identity(catalogue):
+    """A formula more or less changes what is known of a match, not what ran."""
+    text = "tasks: [digits]\nmethods: [{use: relu, role: baseline}, swoosh]\nnet: {arch: mlp, width: 8}\nseeds: 1\n"
+    text += "budget: {steps: 5, match: {flops: 5%, to: relu}}\n"
+    [request] = match_requests(suite(catalogue, text), catalogue)
+
+    whole = Matched(7, 100.0, 98.0, counted=1.0, target_counted=1.0)
+    part = Matched(7, 100.0, 98.0, counted=0.9, target_counted=1.0, uncounted=("x.y",))
+    trials = [
+        next(p.trial for p in planned(catalogue, text, matched={request.key: m}).planned if p.trial.matched)
+        for m in (whole, part)
+    ]
+
+    assert request.unit == "flops"
+    assert [(t.matched["counted"], t.matched["uncounted"]) for t in trials] == [(1.0, []), (0.9, ["x.y"])]
+    assert trials[0].trial_id == trials[1].trial_id

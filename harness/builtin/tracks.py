@@ -25,7 +25,7 @@ REGRESS = Track(
     summary="items with real targets; the solution gives targets",
     matchable=("params", "flops"),
     learner="harness.lab.learner:train_component",
-    cost="harness.lab.cost:cost_component",
+    cost="harness.lab.cost:cost_regressor",
     inference="harness.lab.inference:time_inference",
 )
 TRACKS = [CLASSIFY, REGRESS]

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a plan brings the models of the suite with it: a tenth of a
 BAR_CELLS = 17
 PLAIN_EVERY_S = 10.0
 UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
+MATCHES_SHOWN = 6
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
@@ -90,7 +91,9 @@ def plan_row(trial: Trial) -> tuple[str, ...]:
     net = f"{trial.net['arch']} w{trial.net['width']} d{trial.net['depth']}" if trial.net else ""
     net = case_text(trial.task_params) if trial.kind == "kernel" else net
     if trial.matched:
-        net += f" ({trial.matched['mismatch']:+.1%} {trial.matched['unit']})"
+        share = trial.matched.get("counted", 1.0)
+        counted = f", {share:.1%} counted" if share < 1 else ""
+        net += f" ({trial.matched['mismatch']:+.1%} {trial.matched['unit']}{counted})"
     return trial.kind, short(trial.task), net, short(trial.method), trial.role, trial.device
 
 
@@ -285,12 +288,29 @@ def footnotes(board: Board, shown: int) -> list[str]:
     if any(r.n_unsupported for r in board.rows):
         names = ", ".join(r.method for r in board.rows if r.n_unsupported)
         lines.append(f"unsupported here: {names} (`harness logs` says why)")
-    if any(r.mismatch for r in board.rows):
-        worst = max((r for r in board.rows if r.mismatch), key=lambda r: abs(r.mismatch or 0))
-        lines.append(f"matched sizes; largest mismatch {worst.mismatch:+.2%} ({worst.method})")
+    lines += match_lines(board)
     few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
     if few < 5:
         lines.append(f"{few} seed{'s' if few > 1 else ''}: intervals are indicative; --seeds 10 gives better ones")
+    return lines
+
+
+def match_lines(board: Board) -> list[str]:
+    """To what, by what and how nearly methods were matched, the farthest first; of FLOPs, how much of the work was counted."""
+    alike: dict[str, list[tuple[Row, Mapping[str, Any]]]] = {}
+    for row in board.rows:
+        if row.match:
+            alike.setdefault(f"{short(str(row.match.get('to')))} by {row.match.get('unit')}", []).append((row, row.match))
+    lines = []
+    for what, found in alike.items():
+        found.sort(key=lambda each: -abs(each[0].mismatch or 0.0))
+        each = [f"{row.method} {row.mismatch:+.2%}" for row, _ in found if row.mismatch]
+        exact = len(found) - len(each)
+        each = [*each[:MATCHES_SHOWN], f"{len(each) - MATCHES_SHOWN} nearer"] if len(each) > MATCHES_SHOWN else each
+        each += [f"{exact} exactly"] if exact else []
+        shares = [match[name] for _, match in found for name in ("counted", "target_counted") if name in match]
+        counted = f" ({min(shares):.1%} of the work counted by formulas)" if shares else ""
+        lines.append(f"matched to {what}{counted}: {', '.join(each)}")
     return lines
 
 

@@ -23,21 +23,28 @@ def run(what: str, requests: Sequence[Mapping[str, Any]], catalogue: Catalogue) 
 def count_cost(request: Mapping[str, Any], catalogue: Catalogue) -> Answer:
     """{"params", "flops", ...} of a method: by the track's cost for a component, by its own for a learner.
 
-    request: method and track (references), params, shape, and for a component net and train.
+    request: method and track (references), params, shape, and for a component net and train. See `specs.Track.cost`.
     """
     try:
-        return {name: float(amount) for name, amount in _count(request, catalogue).items()}
+        return {name: read_amount(amount) for name, amount in _count(request, catalogue).items()}
     except Exception as exc:  # a plugin's code: its own request fails
         return {"error": f"{type(exc).__name__}: {exc}"}
 
 
-def _count(request: Mapping[str, Any], catalogue: Catalogue) -> Mapping[str, float]:
+def read_amount(amount: Any) -> float | str | list[str]:
+    """A number, a text or several, whatever types a plugin's own code made them of."""
+    if isinstance(amount, str):
+        return amount
+    return [str(a) for a in amount] if isinstance(amount, list | tuple | set | frozenset) else float(amount)
+
+
+def _count(request: Mapping[str, Any], catalogue: Catalogue) -> Mapping[str, Any]:
     method, track = catalogue.method(request["method"]).spec, catalogue.track(request["track"]).spec
     params = method.params.model_validate(request["params"])
     if isinstance(method, Learner):
         if method.cost is None:
             raise HarnessError(f"learner {method.name!r} declares no cost")
-        count: Callable[..., Mapping[str, float]] = resolve(method.cost, f"learner {method.name!r}: cost")
+        count: Callable[..., Mapping[str, Any]] = resolve(method.cost, f"learner {method.name!r}: cost")
         return count(request["shape"], params)
     from harness.lab import ComponentUse
 

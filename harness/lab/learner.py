@@ -71,7 +71,7 @@ def fit(
         criterion.to(ctx.device, ctx.dtype)
     costs = {"samples_seen": float(batch), "steps": 1.0}
     if "flops" in ctx.budget:
-        costs["flops"] = float(train_flops(module, tuple(problem.inputs), batch))
+        costs["flops"] = float(train_flops(module, tuple(problem.inputs), batch, labels=y.dtype == torch.int64, loss=loss))
     solution = NetSolution(module)
     with own_randomness(ctx, "noise"):
         _train(ctx, solution, _batches(x, y, batch, ctx.generator("order")), criterion, optimizer, train, costs)
