@@ -142,7 +142,7 @@ class Latest:
     params: Reals
     values: Mapping[str, Reals]
     timings: Mapping[int, Sequence[tuple[str, float]]]
-    ids: pa.Array
+    ids: NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,9 @@ def read_latest(registry: Registry, trial_ids: Iterable[str] | None, machine: st
         timings.setdefault(region["place"], []).append((region["region"], region["median_s"]))
     groups = without_strange(read_groups(lists), registry)
     values = read_values(elements(found, "scores"), outcomes == OK)
-    return Latest(groups, pairs, outcomes, solve_s, peaks, params, values, timings, elements(found, "ids"))
+    return Latest(
+        groups, pairs, outcomes, solve_s, peaks, params, values, timings, elements(found, "ids").to_numpy(zero_copy_only=False)
+    )
 
 
 def without_strange(groups: Sequence[Alike], registry: Registry) -> list[Alike]:
@@ -561,7 +563,7 @@ def make_row(
 def ids_of(method: Method, latest: Latest) -> tuple[str, ...]:
     import numpy as np
 
-    return tuple(latest.ids.take(np.sort(np.concatenate([g.places for g in method.groups]))).to_pylist())
+    return tuple(latest.ids[np.sort(np.concatenate([g.places for g in method.groups]))].tolist())
 
 
 def matched_flops(matched: Mapping[str, Any] | None) -> float | None:

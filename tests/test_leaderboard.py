@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import json
@@ -15,16 +16,18 @@ from typing import Any
 import leaderboard_row_by_row
 import pyarrow as pa
 import pytest
-from invoking import harness
+from invoking import harness, harness_process
 from registry_samples import MACHINE, WHERE, flip_a_bit, make_attempt, make_trial
 from rich.console import Console
 
+from harness.cli import boards as drawn_boards
 from harness.cli import drawing
-from harness.leaderboard import Board, Metric, Row, make_leaderboards
+from harness.leaderboard import Board, Chosen, Metric, Row, make_leaderboards
 from harness.plan import Note, Plan, Planned
 from harness.records import Attempt, Measurement, Provenance, Resources, Timing, Trial
 from harness.registry import Registry, schema
 from harness.registry.files import content_name
+from harness.showing import interval_text
 from harness.stats import Interval, t_interval
 
 BETTER = {"accuracy": ("higher", 0.0), "error": ("lower", 1.0), "nll": ("lower", None), "width": ("neither", None)}
@@ -53,8 +56,10 @@ class Filled:
         attempt = make_attempt(self.number, one, **outcome)
         return self.registry.append(replace(attempt, declared=tuple(measured(name, None) for name in owed)))
 
-    def boards(self, baseline: str | None = None, trial_ids: Iterable[str] | None = None) -> list[Board]:
-        return make_leaderboards(self.registry, trial_ids, MACHINE, baseline)
+    def boards(
+        self, baseline: str | None = None, trial_ids: Iterable[str] | None = None, chosen: Chosen | None = None
+    ) -> list[Board]:
+        return make_leaderboards(self.registry, trial_ids, MACHINE, baseline, chosen)
 
     def board(self, baseline: str | None = None) -> Board:
         [board] = self.boards(baseline)
@@ -142,6 +147,57 @@ def test_only_the_test_part_ranks(filled):
     filled.append(trial("relu", 0), measurements=both)
 
     assert row(filled.board(), "relu").interval.mean == 0.3
+
+
+# Ranks --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_method_is_ranked_behind_another_only_where_their_difference_is_beyond_doubt(filled):
+    """The best mean is no first place: what 5 seeds do not tell apart is tied."""
+    noise = (0.0, 0.02, -0.01, 0.01, -0.02)
+    filled.add("silu", [0.80 + e for e in noise])
+    filled.add("gelu", [0.79 - e for e in noise])
+    filled.add("relu", [0.40 + e for e in noise], role="baseline")
+    filled.add("oracle", [1.0] * 5, role="oracle")
+    filled.add("crash", ["failed"] * 5)
+
+    board = filled.board()
+
+    assert [(r.method, r.rank) for r in board.rows] == [
+        ("silu", (1, 2)), ("gelu", (1, 2)), ("relu", (3, 3)), ("oracle", None), ("crash", None)
+    ]  # fmt: skip
+
+
+def test_scores_stand_seed_by_seed_in_one_order_for_all_rows(filled):
+    """Who compares two rows needs to know which scores belong together."""
+    filled.add("relu", [0.1, 0.2, 0.3])
+    filled.add("silu", [0.5, 0.6])
+
+    scores = {r.method: r.scores for r in filled.board().rows}
+
+    assert sorted(s - r for s, r in zip(scores["silu"], scores["relu"], strict=True) if s == s) == pytest.approx([0.4, 0.4])
+    assert sum(math.isnan(s) for s in scores["silu"]) == 1
+
+
+def test_chosen_methods_are_ranked_among_themselves_and_the_baseline_stays(filled):
+    """A difference to the baseline needs the baseline; the others are then not even in the family of comparisons."""
+    for method, value in (("relu", 0.1), ("silu", 0.2), ("elu", 0.3), ("d/elu", 0.4)):
+        filled.add(method, [value, value + 0.01], role="baseline" if method == "relu" else "method")
+
+    [board] = filled.boards(chosen=Chosen(methods=("paper-harness/e*", "nothing")))
+
+    assert [(r.method, r.rank) for r in board.rows] == [("paper-harness/elu", (1, 1)), ("relu", (2, 2))]
+    assert filled.boards(chosen=Chosen(methods=("nothing",))) == []
+
+
+def test_boards_of_chosen_tasks_and_devices(filled):
+    for task in ("d/one", "d/two"):
+        for device in ("cpu", "cuda"):
+            filled.add("relu", [0.1], task=task, device=device)
+
+    chosen = filled.boards(chosen=Chosen(tasks=("t*",), devices=("cuda",)))
+
+    assert [(b.shared["task"], b.shared["device"]) for b in chosen] == [("d/two", "cuda")]
 
 
 # Failures -----------------------------------------------------------------------------------------------------------------
@@ -571,7 +627,7 @@ def test_a_leaderboard_says_how_many_attempts_are_left_out(annotated):
     """A number that is gone must not be gone in silence."""
     answer = harness("leaderboard", "--machine", MACHINE, "--json", "--registry", annotated)
 
-    assert {r["method"]: (r["n_ok"], r["n_failed"]) for r in answer.json[0]["rows"]}["tanh"] == (1, 0)
+    assert {r["method"]: (r["n_ok"], r["n_failed"]) for r in answer.json["boards"][0]["rows"]}["tanh"] == (1, 0)
     assert answer.err == "1 attempt annotated as invalid left out\n"
 
 
@@ -604,8 +660,8 @@ def test_damage_is_said_by_every_command_that_reads_and_stops_none(annotated):
 
 def drawn(boards: list[Board], monkeypatch: pytest.MonkeyPatch, width: int = 118) -> str:
     out = io.StringIO()
-    monkeypatch.setattr(drawing, "console", lambda: Console(file=out, width=width, highlight=False))
-    drawing.draw_leaderboards(boards, as_json=False)
+    monkeypatch.setattr(drawn_boards, "console", lambda: Console(file=out, width=width, highlight=False))
+    drawn_boards.draw_leaderboards(boards)
     return out.getvalue()
 
 
@@ -724,8 +780,62 @@ def test_the_json_of_a_board_is_json(filled):
 
     answer = harness("leaderboard", "--json", "--registry", filled.registry.path, "--machine", MACHINE)
 
-    [board] = answer.json
+    [board] = answer.json["boards"]
+    assert answer.json["pools"] == []
     assert [(r["method"], r["n_ok"], r["n_failed"]) for r in board["rows"]] == [("silu", 1, 0), ("relu", 1, 1)]
     assert board["rows"][0]["interval"] == {"mean": 0.7, "low": None, "high": None, "n": 1}
     assert board["baseline"] == "relu"
     assert json.loads(answer.out) == answer.json
+
+
+def test_all_formats_say_the_same_numbers(filled):
+    """A table in a paper, a spreadsheet and a script must agree."""
+    filled.add("relu", [0.5, 0.6, "failed"], role="baseline")
+    filled.add("silu", [0.8, 0.9, 0.85])
+    where = ("--registry", filled.registry.path, "--machine", MACHINE)
+
+    [board] = harness("leaderboard", "--json", *where).json["boards"]
+    listed = list(csv.DictReader(io.StringIO(harness("leaderboard", "--csv", *where).out)))
+    markdown = harness("leaderboard", "--markdown", *where).out
+    table = harness("leaderboard", *where).out
+
+    assert [row["method"] for row in listed] == [row["method"] for row in board["rows"]]
+    for row, line in zip(board["rows"], listed, strict=True):
+        assert [float(line[name]) for name in ("mean", "low", "high", "n")] == list(row["interval"].values())
+        assert [int(line["rank_best"]), int(line["rank_worst"])] == row["rank"]
+        assert [int(line["n_ok"]), int(line["n_failed"])] == [row["n_ok"], row["n_failed"]]
+        shown = interval_text(*list(row["interval"].values())[:3])
+        assert shown in markdown
+        assert shown in table
+
+
+def test_a_terminal_without_box_characters_gets_letters(filled):
+    """A log of CI is often plain ASCII: it must neither end the command nor lose a number."""
+    filled.add("relu", [0.5, 0.6, 0.7], role="baseline")
+    filled.add("dist/é", [0.5, 0.6, 0.8])
+
+    ended = harness_process(
+        "leaderboard", "--registry", str(filled.registry.path), "--machine", MACHINE, cwd=filled.registry.path.parent,
+        PYTHONIOENCODING="ascii",
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    assert ended.out.isascii()
+    for text in ("0.63 +/-0.38", "-----o-----", "accuracy ^", "\\xe9"):
+        assert text in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--json", "--csv"], 2, "--json and --csv: write one of them"),
+        (["--method", "nothing*"], 4, "no board fits --task, --method and --device"),
+        (["--task", "digits", "--device", "cuda"], 4, "no board fits"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(filled, words, code, said):
+    filled.add("relu", [0.5])
+
+    answer = harness("leaderboard", *words, "--registry", filled.registry.path, "--machine", MACHINE)
+
+    assert (answer.code, said in answer.err) == (code, True), answer.err

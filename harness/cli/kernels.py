@@ -179,7 +179,7 @@ def print_table(title: str, cells: Sequence[Sequence[str]], right_from: int) -> 
     from rich.table import Table
     from rich.text import Text
 
-    from harness.cli.drawing import console
+    from harness.cli.tables import console
 
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)

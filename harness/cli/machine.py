@@ -184,7 +184,7 @@ def draw_machine(known: Mapping[str, Mapping[str, Any]]) -> None:
 
 def draw_check(check: MachineCheck) -> None:
     """Two tables and the noise floor; then what makes it doubtful, and the command that would settle it."""
-    from harness.cli.drawing import console
+    from harness.cli.tables import console
     from harness.kernels.ceilings import noise_floor
 
     out = console()

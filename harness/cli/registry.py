@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import data_dir_option, example, json_option, option, registry_option, short
-from harness.errors import HarnessError
+from harness.cli.options import CommaList, data_dir_option, example, json_option, option, registry_option, short
+from harness.errors import HarnessError, NothingSelected
 from harness.showing import cell, finite, one_line
 
 if TYPE_CHECKING:
+    from harness.cli.boards import Form
     from harness.registry import Registry
 
 
@@ -39,32 +40,57 @@ def say_warnings(registry: Registry) -> None:
 @option("--suite", default=None, help="Only the trials of this suite, as it stands now.")
 # No variable: HARNESS_MACHINE is what this machine is called, which is the default, not a wish.
 @click.option("--machine", default=None, help="Records of this machine. [default: this one]")
+@option("-t", "--task", "tasks", multiple=True, metavar="GLOB", help="Only these tasks, 'pmlb-*'.")
+@option("-m", "--method", "methods", multiple=True, metavar="GLOB", help="Only these methods, and the baseline.")
+@option("--device", "devices", type=CommaList(), default=(), help="Only cpu, or only cuda.")
 @option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also draw them into this file.")
+@option("--csv", "as_csv", is_flag=True, help="CSV on stdout, one line a method and task.")
+@option("--markdown", is_flag=True, help="As Markdown tables, for a document.")
 @registry_option
 @data_dir_option
 @json_option
 def leaderboard_command(
-    suite: str | None, machine: str | None, svg: Path | None, registry: Path, data_dir: Path | None, as_json: bool
-) -> None:
-    """Rank methods on each task: mean, 95 % interval, difference to the baseline seed by seed, failures counted."""
-    from harness.cli.drawing import draw_leaderboards
-    from harness.leaderboard import make_leaderboards
+    suite: str | None, machine: str | None, tasks: tuple[str, ...], methods: tuple[str, ...], devices: tuple[str, ...],
+    svg: Path | None, as_csv: bool, markdown: bool, registry: Path, data_dir: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Rank methods on each task: mean, 95 % interval, difference to the baseline seed by seed, failures counted, cost.
+
+    Ranks have ties: "2-4" is a method that at least one other surely beats, and that may stand anywhere from there to fourth.
+    Several tasks with the same methods are pooled below their boards: interquartile mean, chance to be better than the
+    baseline, mean rank. All formats say the same numbers.
+    """
+    from harness.cli.boards import draw_leaderboards
+    from harness.leaderboard import Chosen, make_leaderboards
+    from harness.pooling import make_pools
     from harness.provenance import machine_id
+
+    form = the_one_form({"json": as_json, "csv": as_csv, "markdown": markdown})
+    chosen = Chosen(tasks, methods, devices)
 
     opened = open_registry(registry)
     wanted, baseline = (None, None) if suite is None else chosen_by_suite(suite, registry, data_dir)
     here = machine_id()
-    boards = make_leaderboards(opened, wanted, machine or here, baseline)
+    boards = make_leaderboards(opened, wanted, machine or here, baseline, chosen)
     # Whose records there are is asked only where this machine has none: the question costs as much as the boards.
     if not boards and machine is None and (other := machine_of(opened, here)) != here:
-        boards = make_leaderboards(opened, wanted, other, baseline)
+        boards = make_leaderboards(opened, wanted, other, baseline, chosen)
     if svg is not None:  # first: who reads the tables may leave in the middle
         from harness.picture import draw_svg
 
         svg.write_text(draw_svg(boards))
-    draw_leaderboards(boards, as_json=as_json)
+    if not boards and chosen != Chosen():
+        raise NothingSelected("leaderboard: no board fits --task, --method and --device; `harness leaderboard` shows all")
+    draw_leaderboards(boards, make_pools(boards), form)
     say_invalid(opened)
     say_warnings(opened)
+
+
+def the_one_form(wanted: Mapping[str, bool]) -> Form:
+    """What the flags of a command ask for; a table where there is none. Raises HarnessError for two."""
+    named = [form for form, asked in wanted.items() if asked]
+    if len(named) > 1:
+        raise HarnessError(f"--{' and --'.join(named)}: write one of them")
+    return named[0] if named else "table"  # type: ignore[return-value]
 
 
 def machine_of(registry: Registry, here: str) -> str:
@@ -237,7 +263,7 @@ def draw_table(names: list[str], rows: list[list[Any]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from harness.cli.drawing import console
+    from harness.cli.tables import console
 
     # Text, not str: names and values are not rich's markup.
     table = Table(*(Column(Text(name)) for name in names))

@@ -266,11 +266,13 @@ def data_facts(suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
 
 def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     """Run, report, and say how it ended: the exit code."""
-    from harness.cli.drawing import draw_leaderboards, draw_progress
+    from harness.cli.boards import draw_leaderboards
+    from harness.cli.drawing import draw_progress
     from harness.cli.kernels import draw_kernel_boards
     from harness.errors import DamagedError
     from harness.kernelboard import make_kernel_boards
     from harness.leaderboard import make_leaderboards
+    from harness.pooling import make_pools
     from harness.run import Limits, run_trials
 
     for note in s.plan.notes:
@@ -287,7 +289,7 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     with reader_may_leave():
         if s.suite.tasks:
             boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite))
-            draw_leaderboards(boards, as_json=as_json)
+            draw_leaderboards(boards, make_pools(boards), "json" if as_json else "table")
         if s.suite.kernels:
             draw_kernel_boards(make_kernel_boards(s.registry, s.provenance.machine, kernel_trials(s)), as_json=as_json)
     old = states_left(s)

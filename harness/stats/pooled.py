@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.stats.intervals import Interval, ranks
-from harness.stats.significance import holm, paired_t_p
+from harness.stats.significance import paired_t_p
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,20 +197,25 @@ def beats(scores: ArrayLike, better: Literal["higher", "lower"] = "higher", leve
 
     array = np.asarray(scores, dtype=np.float64)
     one, other = np.triu_indices(len(array), 1)
-    signs, p_values = [], []
+    p, signs = np.empty(len(one)), np.empty(len(one))
     size = max(1, CHUNK // max(1, array.shape[1]))
     for start in range(0, len(one), size):
+        part = slice(start, start + size)
         with np.errstate(over="ignore", invalid="ignore"):
-            differences = array[one[start : start + size]] - array[other[start : start + size]]
-            p_values += paired_t_p(differences).tolist()
-            there = np.where(np.isnan(differences), 0.0, differences)
+            differences = array[one[part]] - array[other[part]]
+            p[part] = paired_t_p(differences)
             # Of values near the largest float the sum overflows, their shares of the largest do not.
-            signs += (there / np.abs(there).max(axis=1, initial=1e-300)[:, None]).sum(axis=1).tolist()
+            differences[np.isnan(differences)] = 0.0
+            signs[part] = (differences / np.abs(differences).max(axis=1, initial=1e-300)[:, None]).sum(axis=1)
+    # Holm's steps down: the smallest p against level / pairs, the next one against level / (pairs - 1), until one fails.
+    ordered = np.argsort(p, kind="stable")
+    passed = p[ordered] * np.arange(len(p), 0, -1) <= level
+    clear = ordered[: len(p) if passed.all() else int(passed.argmin())]
     found = [[False] * len(array) for _ in array]
-    for i, j, sign, p in zip(one.tolist(), other.tolist(), signs, holm(p_values), strict=True):
-        if p <= level:
-            first = (sign > 0) == (better == "higher")
-            found[i if first else j][j if first else i] = True
+    for place in clear.tolist():
+        first = (signs[place] > 0) == (better == "higher")
+        i, j = int(one[place]), int(other[place])
+        found[i if first else j][j if first else i] = True
     return found
 
 

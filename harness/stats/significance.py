@@ -72,14 +72,18 @@ def paired_t_p(differences: ArrayLike) -> NDArray[np.float64]:
     from scipy.special import stdtr
 
     rows = np.atleast_2d(np.asarray(differences, dtype=np.float64))
-    there = ~np.isnan(rows)
-    n = np.maximum(there.sum(axis=1), 2)  # one pair: mean and deviation are those of one value and a 0, and say nothing below
-    filled = np.where(there, rows, 0.0)
+    missing = np.isnan(rows)
+    filled = np.where(missing, 0.0, rows)
+    found = rows.shape[1] - missing.sum(axis=1)
     largest = np.abs(filled).max(axis=1, initial=0.0)
-    usable = (there.sum(axis=1) >= 2) & (largest > 0) & np.isfinite(largest)
-    scaled = np.where(usable[:, None], filled, 0.0) / np.where(usable, largest, 1.0)[:, None]  # squares of large ones overflow
-    mean = scaled.sum(axis=1) / n
-    error = np.sqrt((np.where(there, scaled - mean[:, None], 0.0) ** 2).sum(axis=1) / (n - 1) / n)
+    usable = (found >= 2) & (largest > 0) & np.isfinite(largest)
+    n = np.maximum(found, 2)
+    with np.errstate(invalid="ignore"):  # infinities, which are not usable
+        scaled = filled / np.where(usable, largest, 1.0)[:, None]  # the squares of large ones overflow
+        mean = scaled.sum(axis=1) / n
+        away = scaled - mean[:, None]
+        away[missing] = 0.0
+        error = np.sqrt(np.einsum("ij,ij->i", away, away) / (n - 1) / n)
     t = np.divide(np.abs(mean), error, out=np.where(mean == 0.0, 0.0, np.inf), where=error > 0)
     p: NDArray[np.float64] = np.where(usable, 2 * stdtr(n - 1, -t), 1.0)
     return p

@@ -353,7 +353,7 @@ def test_a_record_that_no_harness_writes_is_left_out_of_boards_with_a_warning(tm
     answer = untrusted.answer_of("leaderboard", "--machine", "m-1", "--json", "--registry", registry)
 
     assert answer.code == 0
-    assert {row["method"] for board in json.loads(answer.out) for row in board["rows"]} == {"healthy"}
+    assert {row["method"] for board in json.loads(answer.out)["boards"] for row in board["rows"]} == {"healthy"}
     assert "1 attempts of method" in answer.err
     assert said in answer.err
 

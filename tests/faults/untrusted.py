@@ -225,6 +225,7 @@ def answer_of(*arguments: str | Path) -> Answer:
 
 READINGS: tuple[tuple[str, ...], ...] = (
     ("leaderboard",), ("leaderboard", "--json"), ("leaderboard", "--machine", "m-1", "--svg", "{folder}/board.svg"),
+    ("leaderboard", "--machine", "m-1", "--csv"), ("leaderboard", "--machine", "m-1", "--markdown"),
     ("status",),
     ("leaderboard", "--machine", "m-1"), ("leaderboard", "--machine", "m-1", "--json"), ("status", "--failed"), ("status",
     "--json"),
