@@ -132,12 +132,13 @@ def test_side_by_side_shows_multiples_of_the_floor_and_marks_what_is_doubtful(re
 
 
 def test_markdown_is_one_table_a_kernel(registry):
-    add(registry, 0, "eager", 9e-6)
+    share = Measurement("roofline_share", "forward_backward", "1", "higher", 0.043)
+    add(registry, 0, "eager", 9e-6, more=(share,))
 
     shown = compare(registry, "--machine", MACHINE, "--markdown")
 
-    assert "| case | implementation | forward | forward+backward | extra B | error | ok/fail |" in shown.output
-    assert "| 10k | eager | 9 us 9.00x | 27 us 27.00x |" in shown.output
+    assert "| case | implementation | forward | forward+backward | roofline | extra B | error | ok/fail |" in shown.output
+    assert "| 10k | eager | 9 us 9.00x | 27 us 27.00x | 4 % |" in shown.output
 
 
 def test_two_implementations_are_compared_over_processes(registry):

@@ -11,7 +11,7 @@ import click
 
 from harness.cli.options import example, json_option, option, registry_option, short
 from harness.errors import HarnessError
-from harness.records import case_text
+from harness.records import KERNEL_REGIONS, case_text
 from harness.showing import finite, one_line
 
 if TYPE_CHECKING:
@@ -88,14 +88,15 @@ def board_title(board: KernelBoard) -> str:
 
 def board_cells(board: KernelBoard) -> list[list[str]]:
     """The heading, then one line an implementation; a case is named on its first."""
-    shown = [["case", "implementation", *(region.replace("_", "+") for region in board.regions), "extra B", "error", "ok/fail"]]
+    regions = [region.replace("_", "+") for region in board.regions]
+    shown = [["case", "implementation", *regions, "roofline", "extra B", "error", "ok/fail"]]
     last = None
     for row in board.rows:
         case = "" if row.case == last else row.case
         last = row.case
         cells = [time_cell(row.figures.get(region)) for region in board.regions]
         error = "" if row.error is None else f"{row.error:.1e}"
-        shown.append([case, name_cell(row), *cells, extra_cell(row), error, f"{row.n_ok}/{row.n_failed}"])
+        shown.append([case, name_cell(row), *cells, roofline_cell(row), extra_cell(row), error, f"{row.n_ok}/{row.n_failed}"])
     return shown
 
 
@@ -110,6 +111,12 @@ def time_cell(figure: Figure | None) -> str:
         return "-"
     floor = "" if figure.floor_multiple is None else f" {figure.floor_multiple:.2f}x"
     return f"{seconds(figure.time_s)}{floor}{' !' if figure.doubtful else ''}"
+
+
+def roofline_cell(row: KernelRow) -> str:
+    """What the last region reaches of the most that this machine could do."""
+    shares = [row.figures[region].roofline_share for region in reversed(KERNEL_REGIONS) if region in row.figures]
+    return "" if not shares or shares[0] is None else f"{100 * shares[0]:.0f} %"
 
 
 def extra_cell(row: KernelRow) -> str:

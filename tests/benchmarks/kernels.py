@@ -45,13 +45,13 @@ def render_figures(registry: Registry) -> str:
 
 def goals(boards: Iterable[KernelBoard]) -> list[str]:
     """Nothing for a machine on which no CPU was timed."""
-    on_cpu = {short(b.kernel): rows_of(b) for b in boards if (b.shared["device"], b.shared["threads"]) == ("cpu", 1)}
-    if PEER not in on_cpu:
+    on_cpu = {short(b.kernel): b for b in boards if (b.shared["device"], b.shared["threads"]) == ("cpu", 1)}
+    at_large, at_small = ({name: timed(board, case) for name, board in on_cpu.items()} for case in (LARGE, SMALL))
+    peer = at_small.get(PEER, {}).get("eager")
+    if peer is None:
         return []
-    large = [large_row(name, rows) for name, rows in on_cpu.items() if any(case == LARGE for case, _ in rows)]
-    peer = on_cpu[PEER][SMALL, "eager"]
-    timed = {name: rows[SMALL, "ours"] for name, rows in on_cpu.items() if (SMALL, "ours") in rows}
-    small = [small_row(name, timed[name], peer) for name in WITH_GOAL if name in timed]
+    large = [large_row(name, rows) for name, rows in at_large.items() if rows]
+    small = [small_row(name, at_small[name]["ours"], peer) for name in WITH_GOAL if "ours" in at_small.get(name, {})]
     met = [row[-1] == "yes" for row in (*large, *small) if row[-1] != "-"]
     return [
         "## Goals",
@@ -64,16 +64,17 @@ def goals(boards: Iterable[KernelBoard]) -> list[str]:
     ]
 
 
-def rows_of(board: KernelBoard) -> dict[tuple[str, str], KernelRow]:
-    """By case and implementation; a wrong one and a fallback are no result of anybody's."""
-    return {(r.case, r.implementation): r for r in board.rows if not r.n_failed and not r.fallback}
+def timed(board: KernelBoard, case: str) -> dict[str, KernelRow]:
+    """Both passes, by implementation; a wrong one and a fallback are no result of anybody's."""
+    return {
+        r.implementation: r for r in board.rows if r.case == case and STEP in r.figures and not r.n_failed and not r.fallback
+    }
 
 
-def large_row(name: str, rows: Mapping[tuple[str, str], KernelRow]) -> Row:
-    found = {who: rows[LARGE, who] for who in ("eager", "compiled", "ours") if (LARGE, who) in rows}
-    multiples = [multiple(found[who].figures.get(STEP)) if who in found else "-" for who in ("eager", "compiled", "ours")]
-    beyond = f"{most_extra(found['ours']):,.0f}" if "ours" in found else "-"
-    ours = found["ours"].figures[STEP].floor_multiple if "ours" in found and STEP in found["ours"].figures else None
+def large_row(name: str, rows: Mapping[str, KernelRow]) -> Row:
+    multiples = [multiple(rows[who].figures[STEP]) if who in rows else "-" for who in ("eager", "compiled", "ours")]
+    beyond = f"{most_extra(rows['ours']):,.0f}" if "ours" in rows else "-"
+    ours = rows["ours"].figures[STEP].floor_multiple if "ours" in rows else None
     if name not in WITH_GOAL:
         return (name, BEFORE.get(name, "-"), *multiples, beyond, "-", "-")
     return (name, BEFORE.get(name, "-"), *multiples, beyond, f"<= {GOAL}", verdict(ours is not None and ours <= GOAL))
@@ -95,8 +96,8 @@ def most_extra(row: KernelRow) -> float:
     return max(figure.extra_bytes or 0.0 for figure in row.figures.values())
 
 
-def multiple(figure: Figure | None) -> str:
-    return "-" if figure is None or figure.floor_multiple is None else f"{figure.floor_multiple:.2f}{doubt(figure)}"
+def multiple(figure: Figure) -> str:
+    return "-" if figure.floor_multiple is None else f"{figure.floor_multiple:.2f}{doubt(figure)}"
 
 
 def time(figure: Figure) -> str:
@@ -116,7 +117,7 @@ def doubt(figure: Figure) -> str:
 CONDITIONS = """
 SELECT count(*) AS attempts, count(*) FILTER (status <> 'ok') AS failed, min(started_at) AS first, max(started_at) AS last,
        string_agg(DISTINCT left(git_commit, 7), ', ' ORDER BY left(git_commit, 7)) AS commits, bool_or(git_dirty) AS dirty
-FROM attempts WHERE kind = 'kernel' AND machine = ?
+FROM attempts WHERE kind = 'kernel' AND machine = ? AND status <> 'interrupted'
 """
 CONTENDED = """
 SELECT count(*) FILTER (value > 0) AS contended, count(*) AS regions FROM measurements
