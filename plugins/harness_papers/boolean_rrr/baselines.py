@@ -30,7 +30,11 @@ def solve_mlp(problem: BooleanProblem, ctx: Any, params: Any) -> LayeredNet:
 def solve_mlp_penalty(problem: BooleanProblem, ctx: Any, params: Any) -> LayeredNet:
     """The same with the authors' penalty, which pulls the weights towards few of equal size."""
     forward = mlp_forward(params.activation)
-    return train(problem, ctx, params, forward, params.activation, lambda layers: penalty(layers, params.norm, params.l1))
+
+    def penalise(layers: list[Layer]) -> Tensor:
+        return penalty(layers, params.norm, params.l1, params.over)
+
+    return train(problem, ctx, params, forward, params.activation, penalise)
 
 
 def solve_straight_through(problem: BooleanProblem, ctx: Any, params: Any) -> LayeredNet:
@@ -63,12 +67,16 @@ def sign_straight_through(z: Tensor) -> Tensor:
     return passed + (sign - passed).detach()
 
 
-def penalty(layers: list[Layer], norm: float, l1: float) -> Tensor:
-    """Sum over layers of norm * sum_rows (|row|^2 - inputs)^2 + l1 * sum |w|; biases are left out, as by the authors."""
+def penalty(layers: list[Layer], norm: float, l1: float, over: str) -> Tensor:
+    """Sum over layers of norm * over_rows (|row|^2 - inputs)^2 + l1 * over_weights |w|; biases are left out, as by the authors.
+
+    over: "mean", as the authors' notebooks compute it, or "sum", which pulls as many times harder as there are rows.
+    """
+    join = {"mean": torch.mean, "sum": torch.sum}[over]
     total = layers[0][0].new_zeros(())
     for weight, _ in layers:
         rows = weight.square().sum(dim=1) - weight.shape[1]
-        total = total + norm * rows.square().sum() + l1 * weight.abs().sum()
+        total = total + norm * join(rows.square()) + l1 * join(weight.abs())
     return total
 
 

@@ -41,16 +41,19 @@ def multiplier() -> BooleanProblem:
     return load_multiplier(MultiplierParams(), None).problem
 
 
-def test_the_penalty_is_the_authors_sum(rng):
-    """Row by row with loops: (|row|^2 - inputs)^2 and |w|, without biases."""
+@pytest.mark.parametrize("over", ["mean", "sum"])
+def test_the_penalty_pulls_rows_to_the_fan_in_and_weights_to_zero(over, rng):
+    """With loops: (|row|^2 - inputs)^2 and |w|, without biases; the authors take means over a layer's rows and weights."""
     layers = [(torch.randn(o, i, generator=rng, dtype=torch.float64), torch.ones(o)) for i, o in ((4, 3), (3, 2))]
 
-    got = penalty(layers, 0.01, 0.001)
+    got = penalty(layers, 0.01, 0.001, over)
 
     expected = 0.0
     for weight, _ in layers:
-        for row in weight.tolist():
-            expected += 0.01 * (sum(w * w for w in row) - len(row)) ** 2 + 0.001 * sum(abs(w) for w in row)
+        rows = [(sum(w * w for w in row) - len(row)) ** 2 for row in weight.tolist()]
+        sizes = [abs(w) for row in weight.tolist() for w in row]
+        join = sum if over == "sum" else lambda values: sum(values) / len(values)
+        expected += 0.01 * join(rows) + 0.001 * join(sizes)
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
