@@ -1,14 +1,23 @@
-"""A paper with one claim, and a suite that lists it: for tests that fix claims and judge them."""
+"""A paper with one claim, a suite that lists it, attempts for its series: for tests that fix claims and judge them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from helpers import PluginSite
+from registry_samples import MACHINE, WHERE, make_trial
 
 from harness.catalogue import Catalogue
-from harness.claims.fixing import Protocol, Unfixed, find_protocols
+from harness.claims.fixing import Place, Protocol, Unfixed, find_protocols
 from harness.plan import Here, make_plan
+from harness.provenance import new_id
+from harness.records import Attempt, Measurement, Outcome, Resources, Trial
+from harness.registry import Registry
 from harness.suite import load_suite_text
 
 METHODS = '''
@@ -68,3 +77,48 @@ def protocol(catalogue: Catalogue, text: str = SUITE) -> Protocol:
     (one,) = found(catalogue, text)
     assert isinstance(one, Protocol), one
     return one
+
+
+# Attempts for a protocol ----------------------------------------------------------------------------------------------
+
+Numbers = Mapping[str, Sequence[float | str | None]]  # by method, one a seed; text: how the attempt ended; None: it did not run
+METRIC = Measurement("accuracy", "test", "1", "higher", None, 0.0)
+
+
+def record(
+    registry: Registry, one: Protocol, numbers: Numbers, *, machine: str = MACHINE, torch: str = "2.13.0",
+    at: datetime | None = None, **trial: Any,
+) -> None:  # fmt: skip
+    """Attempts of a protocol's series, each a microsecond after the one before it; at: when they start, None: now."""
+    start = at or datetime.now(UTC)
+    for place in one.places:
+        for i, value in enumerate(numbers[place.cell.method]):
+            if value is not None:
+                start += timedelta(microseconds=1)
+                made = trial_of(place, one.all_seeds[i], place.series[i], torch_version=torch, **trial)
+                registry.append(attempt_of(made, place.cell.metric, value, start, machine))
+
+
+def trial_of(place: Place, seed: int, series: str, **changes: Any) -> Trial:
+    role = "method" if place.cell.method == "near" else "baseline"
+    made = make_trial(seed=seed, **place.shared, role=role, measure=(place.cell.metric,), series_key=series)
+    return replace(made, trial_id=f"trial-{series}", **changes)
+
+
+def attempt_of(trial: Trial, metric: str, value: float | str, start: datetime, machine: str) -> Attempt:
+    status = value if isinstance(value, str) else "ok"
+    measured = () if isinstance(value, str) else (replace(METRIC, quantity=metric, value=value),)
+    owed = replace(METRIC, quantity=metric, worst=0.0 if metric == "accuracy" else None)
+    outcome = Outcome(
+        status, error="it needs a telescope" if status == "unsupported" else "", measurements=measured,
+        started_at=start.isoformat(timespec="microseconds"),
+        resources=Resources(solve_s=2.0 if trial.role == "method" else 1.0),
+    )  # fmt: skip
+    return Attempt(new_id(), trial, outcome, replace(WHERE, machine=machine), declared=(owed,))
+
+
+def spread(mean: float, n: int = 10, sd: float = 0.01) -> list[float]:
+    """n numbers of this mean and standard deviation."""
+    steps = [i - (n - 1) / 2 for i in range(n)]
+    scale = sd / math.sqrt(sum(s * s for s in steps) / (n - 1))
+    return [mean + scale * s for s in steps]

@@ -59,6 +59,10 @@ class Protocol:
         })  # fmt: skip
 
     @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return (*self.seeds, *self.extension)
+
+    @property
     def device(self) -> str:
         return str(self.places[0].shared["device"])
 

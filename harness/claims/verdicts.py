@@ -16,6 +16,10 @@ class Decision:
     is still undecided. estimate with its interval: None where nothing is known yet. values: one number a seed, in the order of
     the seeds, None where it is missing. unit: of the estimate. p: of a sign-flip test against the nearer limit; effect_size:
     mean over standard deviation; power: of finding the claim's effect with this spread at this n; None where it has no meaning.
+    seeds_needed: for a power of 80 %, for the claim's effect, or where it states none for the difference that was seen.
+    detectable: the difference that is found with a power of 80 %. refuting_confidence: of the interval that has to lie beyond
+    the range to refute; wider than the one shown where one condition of several refutes all. every: each single value has to
+    lie in the range; the interval is then that of the values.
     """
 
     what: str
@@ -34,6 +38,9 @@ class Decision:
     effect_size: float | None = None
     power: float | None = None
     seeds_needed: int | None = None
+    detectable: float | None = None
+    refuting_confidence: float = 0.95
+    every: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,35 @@
-"""Claims on the command line: what a suite fixes, before it runs and in its plan."""
+"""`harness claims`, the ledger; and what a suite fixes of claims, before it runs and in its plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.options import example, json_option, option, registry_option
+from harness.showing import finite, one_line
+
 if TYPE_CHECKING:
     from harness.claims.evidence import Standing
     from harness.claims.fixing import Fixing, Protocol, Unfixed
+    from harness.claims.verdicts import Decision, Verdict
     from harness.registry import Registry
 
+GATE = 3
 SHORT = 8  # hex digits of a digest, for people
+ATTEMPTS_SHOWN = 4
+# A sign beside each colour: not everybody sees colours, and a log has none.
+SIGNS: Mapping[str, tuple[str, str]] = {
+    "supported": ("✓", "green"), "refuted": ("✗", "red"), "inconclusive": ("?", "yellow"), "not testable here": ("–", "dim"),
+}  # fmt: skip
+VERDICTS = "`harness claims CLAIM` shows one in full"
 
 
 @dataclass(frozen=True)
@@ -37,12 +53,12 @@ class Told:
 
 def tell(found: Sequence[Protocol | Unfixed], registry: Registry, machine: str, torch: str) -> list[Told | Unfixed]:
     """What the suite's claims have come to, in its order."""
-    from harness.claims.evidence import standing
+    from harness.claims.evidence import Where, standing
     from harness.claims.fixing import Unfixed, fixings
 
     known = {fixing.protocol.digest: fixing for fixing in fixings(registry)} if found else {}
     fixed = [(p, known.get(p.digest)) for p in found if not isinstance(p, Unfixed)]
-    told = iter([Told(p, f, s) for (p, f), s in zip(fixed, standing(registry, fixed, machine, torch), strict=True)])
+    told = iter([Told(p, f, s) for (p, f), s in zip(fixed, standing(registry, fixed, Where(machine, torch)), strict=True)])
     return [p if isinstance(p, Unfixed) else next(told) for p in found]
 
 
@@ -75,3 +91,199 @@ def fix_claims(found: Sequence[Protocol | Unfixed], registry: Registry, suite: s
     fix([p for p in found if not isinstance(p, Unfixed)], registry, suite)
     for line in lines(tell(found, registry, machine, torch)):
         click.echo(line, err=True)
+
+
+# The ledger -----------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    "claims", epilog=example("harness claims crrelu"), short_help="Which claims hold: verdicts with intervals, n and power."
+)
+@click.argument("names", nargs=-1, metavar="[PAPER|CLAIM]...")
+@option("--check", is_flag=True, help=f"Exit {GATE} where a claim is refuted.")
+@registry_option
+@json_option
+def claims_command(names: tuple[str, ...], check: bool, registry: Path, as_json: bool) -> None:
+    """Judge the claims of all papers, of a PAPER, or one CLAIM (paper.claim), which is then shown in full.
+
+    A claim is supported, refuted, inconclusive, or not testable here, on the attempts that started after it was fixed and on
+    exactly its series; machines and torch versions are never pooled. No trial runs: what would settle a claim is said.
+    """
+    from harness.claims.judging import judge_claims
+    from harness.cli.run import load_plugins
+    from harness.registry import Registry
+    from harness.suite import suites_of_claims
+
+    catalogue = load_plugins()
+    opened = Registry.open(registry, create=False)
+    verdicts = judge_claims(opened, catalogue, names, suites_of_claims())
+    if as_json:
+        click.echo(json.dumps(finite([asdict(v) for v in verdicts])))
+    elif names and all(name in catalogue.claims for name in names):
+        for verdict in verdicts:
+            draw_in_full(verdict)
+    else:
+        draw_ledger(verdicts)
+    for warning in opened.warnings:
+        click.echo(f"warning: {one_line(warning)}", err=True)
+    if check and any(v.word == "refuted" for v in verdicts):
+        sys.exit(GATE)
+
+
+def draw_ledger(verdicts: Sequence[Verdict]) -> None:
+    """One row a verdict, by paper; then why those that are open are open, and what would settle them."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.cli.tables import console
+
+    out = console()
+    elsewhere = len({where_text(v) for v in verdicts if v.machine}) > 1
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("verdict", no_wrap=True)
+    for name in ("claim", "estimate", "interval", "asked"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", "power", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if elsewhere:
+        table.add_column("where", overflow="fold")
+    paper = ""
+    for v in verdicts:
+        if v.paper != paper:
+            paper = v.paper
+            table.add_row("", Text(paper, style="bold"))
+        sign, style = SIGNS[v.word]
+        texts = [v.claim.partition(".")[2], *numbers_of(v), *([where_text(v)] if elsewhere else [])]
+        table.add_row(Text(f"{sign} {v.word.removesuffix(' here')}", style=style), *map(Text, texts))
+    out.print(table)
+    counts = Counter[str](v.word for v in verdicts)
+    out.print(", ".join(f"{counts[word]} {word}" for word in SIGNS if counts[word]) + f"; {VERDICTS}", markup=False)
+    for v in (v for v in verdicts if v.word in ("inconclusive", "not testable here")):
+        sign, style = SIGNS[v.word]
+        out.print(
+            Text(f"{sign} {v.claim}: {v.reason}" + (f"; `{v.command}`" if v.command else ""), style=style), soft_wrap=True
+        )
+
+
+def numbers_of(v: Verdict) -> list[str]:
+    """Estimate, interval, range, n, power and cost of the decision that made the word: the first that has it."""
+    same = [d for d in v.decisions if d.word == v.word] or list(v.decisions)
+    cost = "" if v.cost_ratio is None else f"{ratio_text(v.cost_ratio)}x"
+    if not same:
+        return ["", "", "", "", "", cost]
+    d = same[0]
+    others = f" (1/{len(v.decisions)})" if len(v.decisions) > 1 else ""
+    power = f"{v.power:.0%}" if v.power is not None else ""
+    return [
+        estimate_text(d),
+        interval_of(d),
+        range_text(d) + others,
+        str(v.n) if v.n == v.seeds else f"{v.n}/{v.seeds}",
+        power,
+        cost,
+    ]
+
+
+def draw_in_full(v: Verdict) -> None:
+    """All that is known of a verdict."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.cli.tables import console
+
+    out = console()
+    sign, style = SIGNS[v.word]
+    out.print(Text.assemble((v.claim, "bold"), "  ", (f"{sign} {v.word}", style), f": {v.reason}"), soft_wrap=True)
+    facts = [
+        ("says", v.says), ("paper", f"{v.value} ({v.place})"), ("source", v.source), ("scaled down", v.scaled_down),
+        ("not verified", "; ".join(v.unverified)), ("where", where_text(v) if v.machine else ""),
+        ("fixed", f"{v.fixed_at}, protocol {v.protocol[:SHORT]}, suite {v.suite}" if v.protocol else "not yet"),
+        ("looked at", f"{v.n} of {v.seeds} seeds"), ("effect", "" if v.effect is None else f"{v.effect:g}"),
+        ("power", power_text(v)), ("cost", cost_text(v)),
+        ("attempts", attempts_text(v)), ("missing", "\n".join(v.missing)), ("elsewhere", "; ".join(v.others)),
+        ("command", v.command),
+    ]  # fmt: skip
+    grid = Table.grid(padding=(0, 2))
+    for name, text in facts:
+        if text:
+            grid.add_row(Text(name, style="dim"), Text(text, overflow="fold"))
+    out.print(grid)
+    if v.decisions:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ("", "number", "estimate", "interval", "asked"):
+            table.add_column(name, overflow="fold")
+        for name in ("n", "p", "d", "power"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for d in v.decisions:
+            sign, style = SIGNS[d.word]
+            texts = (d.what, estimate_text(d), interval_of(d, level=True), range_text(d), str(d.n))
+            more = (number_text(d.p), number_text(d.effect_size), "" if d.power is None else f"{d.power:.0%}")
+            table.add_row(Text(sign, style=style), *map(Text, texts + more))
+        out.print(table)
+        wider = sorted({d.refuting_confidence for d in v.decisions if d.refuting_confidence > d.confidence})
+        if wider:
+            out.print(f"to refute, an interval at {wider[-1]:.1%} has to lie outside: one condition of several refutes all")
+    out.print()
+
+
+def estimate_text(d: Decision) -> str:
+    return "" if d.estimate is None else f"{number_text(d.estimate)}{unit_text(d.unit)}"
+
+
+def unit_text(unit: str) -> str:
+    return "" if unit in ("", "1") else f" {unit}"
+
+
+def interval_of(d: Decision, level: bool = False) -> str:
+    if d.interval_low is None or d.interval_high is None:
+        return ""
+    low, high = number_text(d.interval_low), number_text(d.interval_high)
+    if d.every:
+        return f"{low} to {high}"  # what was seen: no interval
+    return f"[{low}, {high}]" + (f" at {100 * d.confidence:.3g} %" if level else "")
+
+
+def range_text(d: Decision) -> str:
+    """What is asked of the interval; of single values the limits are allowed."""
+    more, less = (">=", "<=") if d.every else (">", "<")
+    slack = f" (slack {d.slack:g})" if d.slack else ""
+    if math.isinf(d.low) and math.isinf(d.high):
+        return "anything"
+    if math.isinf(d.high):
+        return f"{more} {d.low:g}{slack}"
+    return f"{less} {d.high:g}{slack}" if math.isinf(d.low) else f"{d.low:g} to {d.high:g}{slack}"
+
+
+def number_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def power_text(v: Verdict) -> str:
+    if v.power is None:
+        return ""
+    return f"{v.power:.0%}" + (f"; {v.seeds_needed} seeds would give 80 %" if v.seeds_needed and v.seeds_needed > v.n else "")
+
+
+def cost_text(v: Verdict) -> str:
+    if v.cost_ratio is None:
+        return ""
+    return f"{ratio_text(v.cost_ratio)} times the seconds of what it is compared with (quality trials, run beside others)"
+
+
+def ratio_text(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def attempts_text(v: Verdict) -> str:
+    shown = ", ".join(name[:SHORT] for name in v.attempts[:ATTEMPTS_SHOWN])
+    more = ", ..." if len(v.attempts) > ATTEMPTS_SHOWN else ""
+    return f"{len(v.attempts)}: {shown}{more} (`harness logs ID` shows one, --json lists all)" if v.attempts else ""
+
+
+def where_text(v: Verdict) -> str:
+    return f"{v.machine}, {v.device}, {v.dtype}, {v.threads} thread{'s' * (v.threads > 1)}, torch {v.torch_version}"
+
+
+COMMANDS = [claims_command]

@@ -24,10 +24,10 @@ from harness.suite.load import (
     load_suite_text,
 )  # fmt: skip
 from harness.suite.parameters import matches, resolve_params
-from harness.suite.shipped import find_suite, shipped_suites
+from harness.suite.shipped import find_suite, shipped_suites, suites_of_claims
 
 __all__ = [
     "Budget", "KernelEntry", "Limits", "Match", "Measure", "MethodEntry", "Suite", "TaskEntry",
-    "load_suite", "load_suite_text", "find_suite", "shipped_suites", "expand", "count_sets", "resolve_params", "matches",
-    "suite_schema", "SCHEMA_COMMENT", "SCHEMA_FILE", "TIMING_PROCESSES",
+    "load_suite", "load_suite_text", "find_suite", "shipped_suites", "suites_of_claims", "expand", "count_sets",
+    "resolve_params", "matches", "suite_schema", "SCHEMA_COMMENT", "SCHEMA_FILE", "TIMING_PROCESSES",
 ]  # fmt: skip

@@ -32,6 +32,19 @@ def shipped_suites() -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES] if folder else []
 
 
+def suites_of_claims() -> dict[str, str]:
+    """claim -> the shipped suite that lists it, the first by name. The files are read, not checked."""
+    from harness.suite.text import read_document
+
+    found: dict[str, str] = {}
+    for path in shipped_suites():
+        data = read_document(path.read_bytes()).data
+        listed = data.get("claims") if isinstance(data, dict) else None
+        for claim in listed if isinstance(listed, list) else ():
+            found.setdefault(str(claim), path.stem)
+    return found
+
+
 def _suite_folder() -> Path | None:
     package = Path(str(resources.files("harness")))
     checkout = package.parent

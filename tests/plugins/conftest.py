@@ -1,4 +1,4 @@
-"""Fixtures of the papers' tests: the installed declarations, and rules evaluated by hand on made-up numbers."""
+"""Fixtures of the papers' tests: the installed declarations, and rules judged on made-up numbers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from scipy.stats import rankdata
 from torch import nn
 
 from harness.catalogue import Catalogue, load_catalogue
+from harness.claims.deciding import decide
 from harness.context import Context
 from harness.lab import Classify, ComponentUse, build_net, init_net, train_component
 from harness.nets import Net, Train
-from harness.rules import All, Cell, Diff, Number, Over, Rank, Ratio, Rule, Slope, Within, cells
+from harness.rules import Cell, Rule, cells
 from harness.specs import Claim, Component
-
-HOW = {"mean": np.mean, "min": np.min, "max": np.max, "median": np.median}
 
 
 @pytest.fixture(scope="session")
@@ -29,41 +26,23 @@ def catalogue() -> Catalogue:
     return load_catalogue()
 
 
-@pytest.fixture
-def verdict() -> Callable[[Rule, Callable[[Cell], float]], str]:
-    """(rule, Cell -> made-up value, the same at every seed) -> "supported", "refuted".
+SEEDS = 100
 
-    Not the judge: no intervals and no seeds. It shows that a rule has its signs right and can come out both ways.
+
+@pytest.fixture
+def verdict() -> Callable[[Rule, Callable[[Cell], float | list[float]]], str]:
+    """(rule, Cell -> made-up value, the same at every seed, or a few that repeat) -> the judge's word, with many seeds.
+
+    It shows that a rule has its signs right and can come out both ways.
     """
 
-    def judge(rule: Rule, value: Callable[[Cell], float]) -> str:
-        if isinstance(rule, All):
-            return "supported" if all(judge(r, value) == "supported" for r in rule.rules) else "refuted"
-        assert isinstance(rule, Within)
-        return "supported" if rule.low < number(rule.node, value) < rule.high else "refuted"
+    def judge(rule: Rule, value: Callable[[Cell], float | list[float]]) -> str:
+        found = {cell: value(cell) for cell in cells(rule)}
+        lists = {cell: v if isinstance(v, list) else [float(v)] for cell, v in found.items()}
+        values = {cell: (v * SEEDS)[:SEEDS] for cell, v in lists.items()}
+        return decide(rule, values, {}, SEEDS, alpha=0.05, effect=None)[0]
 
     return judge
-
-
-def number(node: Number, value: Callable[[Cell], float]) -> float:
-    """The node's value at one seed."""
-    match node:
-        case Cell():
-            return value(node)
-        case Diff(a, b):
-            return number(a, value) - number(b, value)
-        case Ratio(a, b):
-            return number(a, value) / number(b, value)
-        case Over(nodes, how):
-            return float(HOW[how]([number(n, value) for n in nodes]))
-        case Rank(of, among, better):
-            signed = [-value(c) if better == "higher" else value(c) for c in among]
-            return float(rankdata(signed)[among.index(of)])
-        case Slope(points, "log", "log"):
-            sizes, values = zip(*((x, number(n, value)) for x, n in points), strict=True)
-            return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-        case _:
-            raise TypeError(f"no rule of these papers uses {type(node).__name__}; add it here")
 
 
 @pytest.fixture

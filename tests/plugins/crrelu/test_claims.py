@@ -33,14 +33,14 @@ def test_a_claim_says_what_is_smaller_and_what_is_not_verified(claim):
 
 CASES = {
     "a gain on both": (made_up(crrelu=0.9 + IMAGE), "beats-relu", "supported"),
-    "no difference": (made_up(), "beats-relu", "refuted"),
+    "no difference": (made_up(), "beats-relu", "inconclusive"),
     "a loss": (made_up(crrelu=0.9 - IMAGE), "beats-relu", "refuted"),
     "only leaky relu is beaten": (made_up(crrelu=0.91, prelu=0.92), "beats-corrections-of-relu", "refuted"),
     "all corrections are beaten": (made_up(crrelu=0.91, relu=0.99), "beats-corrections-of-relu", "supported"),
     "equal to gelu": (made_up(), "not-below-gelu", "supported"),
     "below gelu, within the margin": (made_up(crrelu=0.9 - 0.9 * MARGIN), "not-below-gelu", "supported"),
     "below gelu by more": (made_up(crrelu=0.9 - 1.1 * MARGIN), "not-below-gelu", "refuted"),
-    "the even bump does as well": (made_up(crrelu=0.95, crrelu_even=0.95), "because-of-the-odd-correction", "refuted"),
+    "the even bump does as well": (made_up(crrelu=0.95, crrelu_even=0.95), "because-of-the-odd-correction", "inconclusive"),
     "the even bump does not": (made_up(crrelu=0.95, crrelu_even=0.94), "because-of-the-odd-correction", "supported"),
 }
 
@@ -59,7 +59,7 @@ def test_a_gain_in_one_net_only_does_not_support(verdict):
 
     for claim in ("beats-relu", "beats-corrections-of-relu", "because-of-the-odd-correction"):
         assert isinstance(CLAIMS[claim].rule, All)
-        assert verdict(CLAIMS[claim].rule, only_in_the_mlp) == "refuted"
+        assert verdict(CLAIMS[claim].rule, only_in_the_mlp) == "inconclusive"
 
 
 def test_the_budget_is_forty_passes(catalogue):
