@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from harness import __version__
-from harness.cli import claims, data, exchange, gathering, kernels, look, machine, nightly, registry, regress, run, upkeep
+from harness.cli import claims, data, exchange, gathering, kernels, look, machine, nightly, registry, regress, report, run, upkeep
 from harness.cli.options import reader_may_leave
 from harness.cli.run import INTERRUPTED
 from harness.errors import HarnessError
@@ -48,7 +48,7 @@ def cli() -> None:
     """Run the methods of many papers under one contract, and see which claims hold."""
 
 
-for module in (run, look, registry, claims, kernels, gathering, upkeep, exchange, machine, regress, nightly, data):
+for module in (run, look, registry, claims, kernels, gathering, upkeep, exchange, machine, regress, report, nightly, data):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -1,0 +1,243 @@
+"""The leaderboard: each board a table with its intervals as bars, and quality against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from harness.leaderboard import Board, Row
+from harness.report import charts, linking
+from harness.report.blocks import Cell, Column, Figure, Page, Section, Span, Table
+from harness.report.blocks import Row as Line
+from harness.report.collecting import Collected
+from harness.report.words import (
+    ARROWS,
+    command,
+    conditions,
+    count,
+    interval,
+    number,
+    seconds,
+    settings,
+    short,
+    signed_word,
+    task_label,
+)
+from harness.showing import one_line
+from harness.stats import Interval
+
+ROLES = {"baseline": "baseline", "ablation": "ablation", "control": "control", "oracle": "oracle"}
+FURTHER = 3  # metrics beside the ranking one; the CSV of the attempts has all
+FEW = 5
+
+
+def make_page(found: Collected) -> Page:
+    boards = found.boards
+    lead = (
+        f"{len(boards)} boards, each of one task, net, training, budget, device, dtype, threads and torch version: "
+        "only what agrees in these is compared. Best first; every number leads to its attempts.",
+    )
+    if not boards:
+        lead = ("No attempt of a trial that measures quality is recorded yet; `harness run vision` makes some.",)
+    filters = ("task", "device", "machine", "method")
+    sections = tuple(board_section(found, board) for board in boards)
+    return Page("leaderboard.html", "leaderboard", "Leaderboard", lead, sections, filters=filters, contents=len(boards) > 3)
+
+
+def board_section(found: Collected, board: Board) -> Section:
+    name = linking.board_anchor(board)
+    tags = board_tags(board)
+    return Section(
+        name, task_label(board), text=(settings(board), *notes(board)), tables=(board_table(found, board),), tags=tags
+    )
+
+
+def board_tags(board: Board) -> dict[str, str]:
+    return {"task": task_label(board), "device": str(board.shared["device"]), "machine": one_line(board.shared["machine"])}
+
+
+def board_table(found: Collected, board: Board) -> Table:
+    metric = board.metric
+    sized = any(row.params is not None for row in board.rows)
+    regions = sorted({region for row in board.rows for region in row.timings})
+    further = [m for m in board.further if any(m.name in row.others for row in board.rows)][:FURTHER]
+    columns = [
+        Column("#", "right"),
+        Column("method", "short"),
+        Column("role", "short"),
+        Column("95 % interval", title="on a scale that the board's rows share"),
+        Column(
+            f"{one_line(metric.name)} {ARROWS[metric.better]}",
+            "right",
+            f"mean over seeds, ± half the 95 % t interval; {metric.unit}",
+        ),
+    ]
+    columns += (
+        [Column(f"− {one_line(board.baseline)}", "right", "paired difference to the baseline, seed by seed")]
+        if board.baseline
+        else []
+    )
+    columns += [Column(f"{one_line(m.name)} {ARROWS[m.better]}", "right", m.unit) for m in further]
+    columns += [
+        Column(one_line(region).replace("_", " "), "right", "median of the fresh processes' medians") for region in regions
+    ]
+    columns += [Column("params", "right")] if sized else []
+    columns += [
+        Column("solve", "right", "median seconds of one solve; indicative, as trials may have run side by side"),
+        Column("ok/failed", "right"),
+    ]
+    rows = []
+    low, high = scale(board.rows)
+    for rank, row in enumerate(board.rows, 1):
+        href = linking.attempts_href(board, row.method)
+        ref = linking.ref_of(found, row)
+        cells: list[Cell] = [
+            Cell(str(rank) if row.ranked else "–", rank),
+            Cell(short(row.method), row.method, linking.method_file(ref)),
+            Cell(row.role),
+            Cell("", None, span=span_of(row.interval, low, high)),
+            interval(row.interval, href),
+        ]
+        cells += [interval(row.difference, href, signed=True)] if board.baseline else []
+        cells += [number(row.others.get(m.name), href) for m in further]
+        cells += [seconds(middle(row.timings.get(region))) for region in regions]
+        cells += [size_cell(row)] if sized else []
+        cells += [seconds(row.solve_s), outcome_cell(row, href)]
+        tags = {**board_tags(board), "method": short(row.method)}
+        rows.append(Line(tuple(cells), tags, faint=not row.ranked or row.n_ok + row.n_failed < FEW))
+    return Table(
+        name=f"board-{linking.board_anchor(board)}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        title=f"{task_label(board)}: methods",
+        sql=board_sql(board),
+        command=board_command(found, board),
+        figures=tuple(cost_figure(board)),
+    )
+
+
+def size_cell(row: Row) -> Cell:
+    cell = count(row.params)
+    if not row.mismatch:
+        return cell
+    return Cell(cell.text, cell.value, title=f"matched; {row.mismatch:+.2%} from the baseline")
+
+
+def outcome_cell(row: Row, href: str) -> Cell:
+    text = f"{row.n_ok}/{row.n_failed}"
+    return Cell(text, row.n_ok, href, mark="bad" if row.n_failed else "")
+
+
+def middle(medians: Sequence[float] | None) -> float | None:
+    return sorted(medians)[len(medians) // 2] if medians else None
+
+
+def scale(rows: Iterable[Row]) -> tuple[float, float]:
+    """The range of the bars; what diverged does not squeeze the others."""
+    known = [row.interval for row in rows if row.interval and row.n_ok]
+    ends = [v for i in known for v in (i.low, i.mean, i.high) if v is not None and math.isfinite(v) and abs(v) < charts.LARGEST]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def span_of(found: Interval | None, low: float, high: float, zero: float | None = None) -> Span | None:
+    """The interval in percent of the scale; None where it cannot be drawn."""
+    if found is None or not low < high or not charts.drawable(found.mean, high - low):
+        return None
+
+    def place(value: float) -> float:
+        return round(min(100.0, max(0.0, 100 * (value - low) / (high - low))), 1)
+
+    ends = [found.mean if end is None or not math.isfinite(end) else end for end in (found.low, found.high)]
+    return Span(place(ends[0]), place(found.mean), place(ends[1]), None if zero is None else place(zero))
+
+
+def notes(board: Board) -> list[str]:
+    """What a reader must know beside the numbers."""
+    lines = []
+    if any(r.n_failed for r in board.rows):
+        lines.append("A failed attempt counts as the metric's declared worst; where none is declared it is left out.")
+    if any(r.n_unsupported for r in board.rows):
+        names = ", ".join(short(r.method) for r in board.rows if r.n_unsupported)
+        lines.append(f"Not supported here: {names}.")
+    if any(r.mismatch for r in board.rows):
+        worst = max((r for r in board.rows if r.mismatch), key=lambda r: abs(r.mismatch or 0))
+        lines.append(
+            f"Sizes are matched to {one_line(board.baseline)}; the largest mismatch is {worst.mismatch:+.2%} "
+            f"({short(worst.method)})."
+        )
+    few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
+    if few < FEW:
+        lines.append(f"{few} seed{'s' if few != 1 else ''} only: the intervals are indicative; `--seeds 10` gives better ones.")
+    return lines
+
+
+def board_sql(board: Board) -> str:
+    shared = board.shared
+    wanted = conditions(
+        task=shared["task"],
+        device=shared["device"],
+        dtype=shared["dtype"],
+        threads=shared["threads"],
+        torch_version=shared["torch_version"],
+        machine=shared["machine"],
+        quantity=board.metric.name,
+        part="test",
+    )
+    return f"SELECT method, method_params, net, mean, sd, n_ok, n_failed FROM v_leaderboard WHERE {wanted}"
+
+
+def board_command(found: Collected, board: Board) -> str:
+    return command("harness", "leaderboard", "--machine", str(board.shared["machine"]))
+
+
+def cost_figure(board: Board) -> list[Figure]:
+    """Quality against seconds, where there are at least three methods to place. The best at their price have their names."""
+    rows = [r for r in board.rows if r.interval and r.solve_s and r.n_ok and charts.drawable(r.interval.mean)]
+    if len(rows) < 3:
+        return []
+    front = {r.method for r in pareto(rows, higher=board.metric.better == "higher")}
+    dots = []
+    for r in rows:
+        assert r.interval is not None
+        assert r.solve_s is not None
+        mean = r.interval.mean
+        low, high = (mean if end is None else end for end in (r.interval.low, r.interval.high))
+        tip = f"{one_line(r.method)}: {interval(r.interval).text} in {seconds(r.solve_s).text}"
+        named = r.method in front or r.method == board.baseline
+        dots.append(charts.Dot(r.method, r.solve_s, low, high, group_of(r), tip, y=mean, text=r.method if named else ""))
+    title = f"{task_label(board)}: quality against cost"
+    best = ", ".join(map(one_line, sorted(front)))
+    says = f"{one_line(board.metric.name)} over the median seconds of one solve; the best at their price: {best}."
+    spec = charts.cost_scatter(
+        dots, "seconds of one solve (log)", f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"
+    )
+    return [Figure(f"cost-{linking.board_anchor(board)}", title, says, spec)]
+
+
+def group_of(row: Row) -> str:
+    return ROLES.get(row.role, "method")
+
+
+def pareto(rows: Iterable[Row], *, higher: bool) -> list[Row]:
+    """Those that no other is both better than and cheaper."""
+    sign = -1.0 if higher else 1.0
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda r: (r.solve_s or 0.0, sign * (r.interval.mean if r.interval else 0.0))):
+        if not front or sign * row.interval.mean < sign * front[-1].interval.mean:  # type: ignore[union-attr]
+            front.append(row)
+    return front
+
+
+def best_rows(board: Board) -> list[Row]:
+    return [row for row in board.rows if row.ranked]
+
+
+def verdict_cell(found: Interval | None, better: str) -> Cell:
+    """better, worse or open, of a paired difference."""
+    if found is None or found.low is None or found.high is None:
+        return Cell("")
+    sign = 1 if better == "higher" else -1
+    above, below = found.low > 0, found.high < 0
+    if not above and not below:
+        return signed_word("open", "no difference shown")
+    return signed_word("better" if above == (sign > 0) else "worse")

@@ -1,0 +1,382 @@
+"""A page for each method: its paper and claims, results seed by seed, curves on every clock, cost, and how it failed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from harness.leaderboard import Board, Row
+from harness.report import charts, linking
+from harness.report.blocks import Cell, Column, Fact, Figure, Page, Section, Span, Table
+from harness.report.blocks import Row as Line
+from harness.report.collecting import Attempt, Collected, CurvePoint
+from harness.report.pages.claims import claims_table, decisions_table, full_name, verdicts_of
+from harness.report.pages.leaderboard import span_of, verdict_cell
+from harness.report.words import (
+    ARROWS,
+    anchor,
+    attempt_cell,
+    command,
+    conditions,
+    count,
+    interval,
+    last_line,
+    literal,
+    number,
+    seconds,
+    settings,
+    short,
+    signed_word,
+    size,
+    task_label,
+)
+from harness.showing import one_line
+from harness.specs import Paper
+from harness.stats.intervals import t_quantile
+
+CLOCKS = {"samples_seen": "samples seen", "flops": "FLOPs", "wall_s": "seconds of training"}
+SAME_AS = {"steps": "samples_seen"}  # a clock that goes in step with another one has no chart of its own
+MOST_FAILURES = 50
+
+
+def make_pages(found: Collected) -> Iterator[Page]:
+    uses = uses_of(found)
+    yield index_page(found, uses)
+    for ref, on in sorted(uses.items()):
+        yield method_page(found, ref, on)
+
+
+def uses_of(found: Collected) -> dict[str, list[tuple[int, int]]]:
+    """Reference -> (board's number, row's number) where the method stands."""
+    uses: dict[str, list[tuple[int, int]]] = {}
+    for i, board in enumerate(found.boards):
+        for at, row in enumerate(board.rows):
+            uses.setdefault(linking.ref_of(found, row), []).append((i, at))
+    return uses
+
+
+def paper_of(found: Collected, ref: str, on: Sequence[tuple[int, int]]) -> Paper | None:
+    """By what its attempts say; else by what the catalogue declares."""
+    ids = [id for i, at in on for id in found.boards[i].rows[at].attempts]
+    names = [str(found.attempts[id]["paper"]) for id in ids if id in found.attempts and found.attempts[id]["paper"]]
+    named = names[0] if names else found.method_kinds.get(ref, {}).get("paper", "")
+    return found.papers.get(named)
+
+
+def index_page(found: Collected, uses: dict[str, list[tuple[int, int]]]) -> Page:
+    rows = []
+    for ref, on in sorted(uses.items()):
+        told = found.method_kinds.get(ref, {})
+        paper = paper_of(found, ref, on)
+        placed = [found.boards[i].rows[at] for i, at in on]
+        first = sum(1 for i, at in on if found.boards[i].rows[at].ranked and at == 0)
+        failed = sum(r.n_failed for r in placed)
+        rows.append(
+            Line(
+                (
+                    Cell(short(ref), ref, linking.method_file(ref)),
+                    Cell(one_line(told.get("kind", ""))),
+                    Cell(one_line(paper.name) if paper else "–"),
+                    Cell(one_line(told.get("summary", ""))),
+                    Cell(str(len(on)), len(on)),
+                    Cell(str(first) if first else "", first),
+                    Cell(f"{sum(r.n_ok for r in placed)}/{failed}", None, mark="bad" if failed else ""),
+                ),
+                {"paper": one_line(paper.name) if paper else "–"},
+            )
+        )
+    columns = (
+        Column("method"),
+        Column("kind"),
+        Column("paper"),
+        Column("what it is"),
+        Column("boards", "right"),
+        Column("first on", "right"),
+        Column("ok/failed", "right"),
+    )
+    table = Table(
+        "methods",
+        columns,
+        tuple(rows),
+        "Methods",
+        sql="SELECT method, count(*) AS attempts FROM attempts WHERE kind <> 'kernel' GROUP BY method ORDER BY method",
+        command="harness list methods",
+    )
+    lead = (
+        f"{len(uses)} methods were run. Each has a page: its paper's claims, every seed, curves, cost, failures, how to rerun.",
+    )
+    return Page(
+        "methods.html", "methods", "Methods", lead, (Section("all", "All methods", tables=(table,)),), filters=("paper",)
+    )
+
+
+def method_page(found: Collected, ref: str, on: Sequence[tuple[int, int]]) -> Page:
+    paper = paper_of(found, ref, on)
+    told = found.method_kinds.get(ref, {})
+    sections = [about(found, ref, on, paper)]
+    if paper is not None and paper.claims:
+        judged = [
+            t for c in paper.claims for t in decisions_table(full_name(paper, c), verdicts_of(found, full_name(paper, c)))
+        ]
+        sections.append(
+            Section("claims", f"What {one_line(paper.name)} claims", tables=(claims_table(found, [paper]), *judged))
+        )
+    results = Section("results", "Results", tables=(results_table(found, on),))
+    # The verdict first, where there is one.
+    sections.insert(
+        len(sections) if any(v.paper == paper.name for v in found.verdicts) else 1, results
+    ) if paper else sections.append(results)
+    sections += [board_section(found, i, at) for i, at in on]
+    sections.append(Section("failures", "Failures", tables=(failures_table(found, ref),)))
+    return Page(
+        linking.method_file(ref),
+        "methods",
+        short(ref),
+        (lead_of(found, on, told.get("summary", "")),),
+        tuple(sections),
+        contents=True,
+    )
+
+
+def lead_of(found: Collected, on: Sequence[tuple[int, int]], summary: str) -> str:
+    """Where it stands, in a sentence."""
+    told = []
+    for i, at in on:
+        board = found.boards[i]
+        row = board.rows[at]
+        place = f"rank {at + 1} of {sum(r.ranked for r in board.rows)}" if row.ranked else "not ranked"
+        told.append(f"{task_label(board)}: {place}")
+    start = f"{one_line(summary).rstrip('.')}. " if summary else ""
+    return start + "; ".join(told[:6]) + (f"; and {len(told) - 6} more boards" if len(told) > 6 else "") + "."
+
+
+def about(found: Collected, ref: str, on: Sequence[tuple[int, int]], paper: Paper | None) -> Section:
+    told = found.method_kinds.get(ref, {})
+    ids = [id for i, at in on for id in found.boards[i].rows[at].attempts]
+    suites = linking.suites_of(found, ids)
+    facts = [Fact("reference", Cell(one_line(ref)))]
+    if told.get("kind"):
+        facts.append(Fact("kind", Cell(one_line(told["kind"]))))
+    if paper is not None:
+        facts.append(Fact("paper", Cell(f"{one_line(paper.title)}, arXiv {one_line(paper.arxiv)} ({paper.year})")))
+    if told.get("source"):
+        facts.append(Fact("source", Cell(one_line(told["source"]))))
+    for suite in suites:
+        again = command("harness", "run", suite, "--force", "--method", ref.rpartition("/")[2])
+        facts.append(Fact(f"run it again ({one_line(suite)})", Cell(again, copy=again)))
+    describe = command("harness", "describe", ref.rpartition("/")[2])
+    facts.append(Fact("its parameters", Cell(describe, copy=describe)))
+    return Section("about", "About", tuple(facts))
+
+
+def results_table(found: Collected, on: Sequence[tuple[int, int]]) -> Table:
+    columns = (
+        Column("board", "short"),
+        Column("metric", "short"),
+        Column("result", "right", "mean over seeds, ± half the 95 % t interval"),
+        Column("baseline"),
+        Column("difference", title="paired, 95 %; the line is no difference"),
+        Column("paired difference", "right"),
+        Column("verdict"),
+        Column("solve", "right"),
+        Column("× baseline", "right", "seconds over the baseline's"),
+        Column("peak memory", "right"),
+        Column("params", "right"),
+        Column("ok/failed", "right"),
+    )
+    rows = []
+    for i, at in on:
+        board = found.boards[i]
+        row = board.rows[at]
+        href = linking.attempts_href(board, row.method)
+        base = next((r for r in board.rows if r.method == board.baseline), None)
+        ratio = row.solve_s / base.solve_s if base and base is not row and base.solve_s and row.solve_s else None
+        peaks = [
+            found.attempts[id]["peak_device_bytes"] or found.attempts[id]["peak_rss_bytes"]
+            for id in row.attempts
+            if id in found.attempts
+        ]
+        peak = max((p for p in peaks if p is not None), default=None)
+        cells = (
+            Cell(task_label(board), href=linking.board_href(board)),
+            Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
+            interval(row.interval, href),
+            Cell(one_line(board.baseline) or "–"),
+            Cell("", None, span=difference_span(board, row)),
+            interval(row.difference, href, signed=True),
+            verdict_cell(row.difference, board.metric.better),
+            seconds(row.solve_s),
+            number(ratio),
+            size(peak),
+            count(row.params),
+            Cell(f"{row.n_ok}/{row.n_failed}", row.n_ok, href, mark="bad" if row.n_failed else ""),
+        )
+        rows.append(Line(cells))
+    return Table(
+        "results",
+        columns,
+        tuple(rows),
+        "On every board",
+        notes=("A difference is taken seed by seed; `better` and `worse` mean that its 95 % interval leaves zero out.",),
+    )
+
+
+def difference_span(board: Board, row: Row) -> Span | None:
+    """On the scale of the board's differences, with zero on it."""
+    known = [r.difference for r in board.rows if r.difference is not None and r.n_ok]
+    ends = [
+        v for d in known for v in (d.low, d.mean, d.high) if v is not None and math.isfinite(v) and abs(v) < charts.LARGEST
+    ] + [0.0]
+    return span_of(row.difference, min(ends), max(ends), 0.0)
+
+
+def board_section(found: Collected, i: int, at: int) -> Section:
+    board = found.boards[i]
+    row = board.rows[at]
+    base = next((k for k, r in enumerate(board.rows) if r.method == board.baseline), None)
+    name = anchor("on", linking.board_anchor(board), row.method)
+    table = seeds_table(found, board, row, None if base is None else board.rows[base], name)
+    curves = curve_table(found, i, at, base, name)
+    title = task_label(board) + (f": {short(row.method)}" if "(" in row.method else "")
+    return Section(name, title, text=(settings(board),), tables=(table, *([curves] if curves else [])))
+
+
+def seeds_table(found: Collected, board: Board, row: Row, base: Row | None, name: str) -> Table:
+    """Every seed of the method beside the baseline's."""
+    metric = board.metric
+    pair = base is not None and base is not row
+    own = by_seed(found, row, metric.name)
+    other = by_seed(found, base, metric.name) if base is not None and pair else {}
+    columns = [Column("seed", "right"), Column(short(row.method), "right")]
+    columns += [Column(short(base.method), "right"), Column("difference", "right")] if base is not None and pair else []
+    href = linking.attempts_href(board, row.method)
+    rows = []
+    for seed in sorted(own.keys() | other.keys()):
+        cells = [Cell(str(seed), seed), number(own.get(seed), href)]
+        if base is not None and pair:
+            difference = own[seed] - other[seed] if seed in own and seed in other else None
+            cells += [
+                number(other.get(seed), linking.attempts_href(board, base.method)),
+                Cell("" if difference is None else f"{difference:+.4g}", difference),
+            ]
+        rows.append(Line(tuple(cells)))
+    dots = {row.method: [(v, f"{one_line(row.method)}, seed {s}: {v:.4g}") for s, v in sorted(own.items())]}
+    if base is not None and pair:
+        dots[base.method] = [(v, f"{one_line(base.method)}, seed {s}: {v:.4g}") for s, v in sorted(other.items())]
+    title = f"{one_line(metric.name)} of every seed"
+    says = "; ".join(
+        f"{one_line(m)}: {len(v)} seeds from {min(x for x, _ in v):.4g} to {max(x for x, _ in v):.4g}"
+        for m, v in dots.items()
+        if v
+    )
+    figures = (
+        (Figure(f"seeds-{name}", title, says, charts.strips(dots, f"{one_line(metric.name)} {ARROWS[metric.better]}")),)
+        if own
+        else ()
+    )
+    methods = ", ".join(literal(linking.ref_of(found, r)) for r in ([row, base] if base is not None and pair else [row]))
+    shared = board.shared
+    wanted = conditions(
+        task=shared["task"], machine=shared["machine"], device=shared["device"], quantity=metric.name, part="test"
+    )
+    chosen = f"{wanted} AND method IN ({methods}) ORDER BY method, seed"
+    sql = f"SELECT method, seed, value, attempt_id FROM measurements WHERE {chosen}"
+    return Table(
+        f"seeds-{name}-t", tuple(columns), tuple(rows), title, sql=sql, figures=figures, folded=f"{len(rows)} seeds in numbers"
+    )
+
+
+def by_seed(found: Collected, row: Row, quantity: str) -> dict[int, float]:
+    known = ((found.attempts[id], found.values.get(id, {}).get(quantity)) for id in row.attempts if id in found.attempts)
+    return {
+        a["seed"]: v
+        for a, v in known
+        if a["status"] == "ok" and a["kind"] == "quality" and v is not None and charts.drawable(v)
+    }
+
+
+def curve_table(found: Collected, i: int, at: int, base: int | None, name: str) -> Table | None:
+    """Learning curves against the baseline's, on every clock that was counted; None where nothing was offered on the way."""
+    board = found.boards[i]
+    rows_at = [at] + ([base] if base is not None and base != at else [])
+    quantities = [q for (b, r, q, _) in found.curves if b == i and r == at]
+    if not quantities:
+        return None
+    quantity = board.metric.name if board.metric.name in quantities else sorted(set(quantities))[0]
+    clocks = sorted({c for (b, r, q, c) in found.curves if b == i and r == at and q == quantity}, key=clock_order)
+    drawn = [c for c in clocks if SAME_AS.get(c) not in clocks]
+    figures = tuple(curve_figure(found, i, rows_at, quantity, clock, name) for clock in drawn)
+    own = {c: found.curves[i, at, quantity, c] for c in clocks}
+    steps = own[clocks[0]]
+    columns = [Column(CLOCKS.get(c, one_line(c)), "right") for c in clocks]
+    columns += [Column(f"{one_line(quantity)}, {short(board.rows[r].method)}", "right") for r in rows_at]
+    lines = []
+    for k, _ in enumerate(steps):
+        cells = [number(own[c][k].at) for c in clocks if k < len(own[c])]
+        for r in rows_at:
+            points = found.curves.get((i, r, quantity, clocks[0]), ())
+            cells.append(number(points[k].mean) if k < len(points) else Cell("", None))
+        lines.append(Line(tuple(cells)))
+    notes = ["The mean over seeds with its 95 % interval, on the test part, which no training saw."]
+    if "flops" not in clocks:
+        notes.append("FLOPs were not counted: the budget of these trials is on another clock.")
+    shared = board.shared
+    wanted = conditions(
+        task=shared["task"],
+        machine=shared["machine"],
+        method=linking.ref_of(found, board.rows[at]),
+        quantity=quantity,
+        part="test",
+    )
+    sql = f"SELECT seed, clocks, value FROM curves WHERE {wanted} ORDER BY seed, at_wall_s"
+    return Table(
+        f"curve-{name}-t",
+        tuple(columns),
+        tuple(lines),
+        f"{one_line(quantity)} along the way",
+        tuple(notes),
+        sql,
+        figures=figures,
+        folded=f"{len(lines)} points in numbers",
+    )
+
+
+def clock_order(clock: str) -> tuple[int, str]:
+    known = list(CLOCKS)
+    return (known.index(clock) if clock in known else len(known), clock)
+
+
+def curve_figure(found: Collected, i: int, rows_at: Sequence[int], quantity: str, clock: str, name: str) -> Figure:
+    board = found.boards[i]
+    lines = {board.rows[r].method: [band(p) for p in found.curves.get((i, r, quantity, clock), ())] for r in rows_at}
+    axis = CLOCKS.get(clock, one_line(clock))
+    says = "; ".join(f"{one_line(m)} from {v[0][1]:.4g} to {v[-1][1]:.4g}" for m, v in lines.items() if v)
+    spec = charts.curves(lines, axis, one_line(quantity))
+    return Figure(f"curve-{anchor(clock)}-{name}", f"{one_line(quantity)} over {axis}", says, spec)
+
+
+def band(point: CurvePoint) -> tuple[float, float, float, float]:
+    half = t_quantile(0.975, point.n - 1) * point.sd / math.sqrt(point.n) if point.sd is not None and point.n > 1 else 0.0
+    return point.at, point.mean, point.mean - half, point.mean + half
+
+
+def failures_table(found: Collected, ref: str) -> Table:
+    """By cause, then one by one; also what is not supported here."""
+    those = [a for a in (*found.failed, *found.unsupported) if a["method"] == ref]
+    causes = Counter((str(a["status"]), last_line(a["error"]) or one_line(a["limit_fired"] or "")) for a in those)
+    rows = [
+        Line((signed_word(one_line(status)), Cell(str(n), n), Cell(cause), first_of(those, status, cause)))
+        for (status, cause), n in sorted(causes.items(), key=lambda item: (-item[1], item[0]))[:MOST_FAILURES]
+    ]
+    columns = (Column("status"), Column("trials", "right"), Column("cause"), Column("one of them"))
+    sql = f"SELECT attempt_id, status, error, seed, task FROM attempts WHERE {conditions(method=ref)} AND status <> 'ok'"
+    notes = () if rows else ("The latest attempt of every trial ended well.",)
+    return Table("failures-t", columns, tuple(rows), "By cause", notes, sql=sql, command="harness status --failed")
+
+
+def first_of(those: Sequence[Attempt], status: str, cause: str) -> Cell:
+    for a in those:
+        if str(a["status"]) == status and (last_line(a["error"]) or one_line(a["limit_fired"] or "")) == cause:
+            return attempt_cell(a["attempt_id"])
+    return Cell("")
