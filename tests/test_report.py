@@ -128,11 +128,11 @@ def test_every_page_is_well_formed_and_every_link_leads_somewhere(pages):
 def test_every_number_of_a_board_leads_to_the_attempts_that_it_rests_on(pages):
     """From a mean to its seeds, from a seed to its log."""
     board_page = pages["leaderboard.html"]
-    link = re.search(r'href="(attempts-digits[^"]+)#(\w+)">0\.95', board_page)
+    link = re.search(r'href="(attempts-digits[^"]+)#(\w+)">0\.9[67]', board_page)
     assert link
     section = pages[link[1]].partition(f'id="{link[2]}"')[2].partition("</section>")[0]
 
-    assert section.count("harness logs ") == 4 + 1  # four seeds, and the heading
+    assert section.count('data-copy="harness logs ') == 4
 
 
 def test_merged_in_any_order_and_folded_the_same_records_give_the_same_bytes(tmp_path):
@@ -174,7 +174,7 @@ def test_every_command_on_a_page_is_one_that_the_command_line_takes(made):
     told |= {f.cell.copy for p in made for s in p.sections for f in s.facts if f.cell.copy}
 
     assert len(told) > 10
-    for text in sorted(t for t in told if not t.startswith("harness claims")):
+    for text in sorted(told):
         words = shlex.split(text)
         assert words[0] == "harness"
         command, rest, context = cli, words[1:], click.Context(cli)

@@ -12,7 +12,21 @@ from typing import Any
 import click
 
 from harness import __version__
-from harness.cli import claims, data, exchange, gathering, kernels, look, machine, nightly, registry, regress, report, run, upkeep
+from harness.cli import (
+    claims,
+    data,
+    exchange,
+    gathering,
+    kernels,
+    look,
+    machine,
+    nightly,
+    registry,
+    regress,
+    report,
+    run,
+    upkeep,
+)
 from harness.cli.options import reader_may_leave
 from harness.cli.run import INTERRUPTED
 from harness.errors import HarnessError

@@ -36,14 +36,17 @@ def report_command(output: Path, compare: tuple[str, str] | None, registry: Path
 
     Open index.html in any browser; no page asks for anything from elsewhere. The same records give the same bytes.
     """
+    from harness.claims.judging import judge_claims
     from harness.cli.registry import open_registry, say_warnings
     from harness.cli.run import load_plugins
     from harness.report import make_report
+    from harness.suite import suites_of_claims
 
     opened = open_registry(registry)
     catalogue = load_plugins()
     papers = [offer.spec for offer in catalogue.papers]
-    made = make_report(opened, output, papers, declared_methods(catalogue), compared=compare)
+    verdicts = judge_claims(opened, catalogue, (), suites_of_claims())
+    made = make_report(opened, output, papers, declared_methods(catalogue), verdicts, compare)
     say_warnings(opened)
     if as_json:
         click.echo(json.dumps({**vars(made), "folder": str(made.folder)}))
