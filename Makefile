@@ -22,6 +22,7 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m pytest -q tests/benchmarks/bench_operations.py --benchmark-json=.benchmarks/operations.json
 
 # About half an hour: every fault of docs/reliability.md, as often as that page says.
 reliability: $(VENV)/installed

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.exporting.pytest_benchmark import attempts_of, read_session
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # `tests` is a folder of files to pytest, a package to `python -m tests.benchmarks`
 
@@ -19,6 +21,10 @@ from tests.benchmarks.usage import clean_environment, run_measured  # noqa: E402
 
 SLOW = Figure("slow", Readings("slow", "ms", (9.0, 30.0, 40.0)), goal=20.0, missing=("no such peer",))
 FAST = Figure("fast", Readings("fast", "s", (0.1, 0.2, 0.3)), goal=0.25, peers=(Readings("peer", "s", (1.0, 2.0, 3.0)),))
+
+
+def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_subjects_are_read_forwards_and_backwards_in_turn():
@@ -70,8 +76,7 @@ def test_a_command_that_fails_gives_no_figure_but_its_last_words(tmp_path):
 
 def test_a_page_of_quick_figures_is_refused(tmp_path):
     """A few readings are for a look, not for publication."""
-    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--write", str(tmp_path / "page.md")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_module("tests.benchmarks", "--quick", "--write", str(tmp_path / "page.md"))
 
     assert done.returncode == 2
     assert "--write needs all figures at full size" in done.stderr
@@ -80,8 +85,7 @@ def test_a_page_of_quick_figures_is_refused(tmp_path):
 
 def test_a_small_registry_of_each_shape_gives_every_figure_of_size():
     """The registries of a thousand invocations are made by the same code; nobody waits for those in a test."""
-    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", "size", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_module("tests.benchmarks", "--quick", "--only", "size", "--json")
     assert done.returncode == 0, done.stderr
 
     figures = json.loads(done.stdout)
@@ -91,12 +95,33 @@ def test_a_small_registry_of_each_shape_gives_every_figure_of_size():
     assert sum(f["what"].startswith("Warm leaderboard over") for f in figures) == 6
 
 
+def test_operations_leave_a_file_of_pytest_benchmark_that_can_be_taken_in(tmp_path):
+    """`make bench` writes it; a kernel of each implementation, start-up and the registry are in it."""
+    made = tmp_path / "operations.json"
+    arguments = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "gelu or load_suite or append",
+        "--benchmark-max-time=0.05",
+        f"--benchmark-json={made}",
+    ]
+    done = run_module("pytest", "tests/benchmarks/bench_operations.py", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    session = read_session(made)
+
+    assert sorted(a.trial.task for a in attempts_of(session, "m-1")) == [
+        "pytest-benchmark/kernels, forward, 10000 elements", "pytest-benchmark/registry", "pytest-benchmark/start",
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_quick_look_gives_every_figure_as_finite_numbers():
     """Whatever the machine does today, the benchmarks themselves must not break."""
-    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_module("tests.benchmarks", "--quick", "--json")
     assert done.returncode == 0, done.stderr
 
     figures = json.loads(done.stdout)
