@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from kernel_samples import kernel_attempt, kernel_trial
 from registry_samples import MACHINE
 
-from harness.cli.kernels import compare_command, seconds
+from harness.cli.compare import compare_command
+from harness.cli.kernels import seconds
 from harness.kernelboard import Payoff, make_kernel_boards, payoffs
 from harness.leaderboard import make_leaderboards
 from harness.records import Measurement

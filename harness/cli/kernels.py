@@ -1,16 +1,14 @@
-"""`harness compare --kernels`, and how kernels are drawn: after a run, side by side, and for a document."""
+"""How kernels are drawn: after a run, side by side, and for a document."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import example, json_option, option, registry_option, short
-from harness.errors import HarnessError
+from harness.cli.options import short
 from harness.records import KERNEL_REGIONS, case_text
 from harness.showing import finite, one_line
 
@@ -21,45 +19,6 @@ if TYPE_CHECKING:
     from harness.kernelboard import Figure, KernelBoard, KernelRow
 
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
-
-
-@click.command(
-    "compare", epilog=example("harness compare --kernels eager ours"), short_help="Kernels, commits, days or machines compared."
-)
-@click.argument("names", nargs=-1, metavar="[A B]")
-@option("--kernels", is_flag=True, help="Compare times of kernels (the only kind that this version compares).")
-@click.option("--machine", default=None, help="Without A and B: records of this machine. [default: this one]")
-@option("-k", "--kernel", "wanted", multiple=True, metavar="NAME", help="Only this kernel; repeat.")
-@option("--markdown", is_flag=True, help="As Markdown tables, for a document.")
-@registry_option
-@json_option
-def compare_command(
-    names: tuple[str, ...], kernels: bool, machine: str | None, wanted: tuple[str, ...], markdown: bool, registry: Path,
-    as_json: bool,
-) -> None:  # fmt: skip
-    """Compare A with B: implementations (ours, crrelu/ours), commits, days (2026-11-24) or machines.
-
-    Times of B over times of A, case by case, with 95 % intervals over fresh processes. Without A and B, all implementations of
-    each kernel stand side by side, in multiples of the time in which the same bytes can be copied.
-    """
-    from harness.cli.registry import machine_of, open_registry, say_warnings
-    from harness.comparing import compare_kernels
-    from harness.kernelboard import make_kernel_boards
-    from harness.provenance import machine_id
-
-    if not kernels:
-        raise HarnessError("say what to compare: this version compares the times of kernels, with --kernels")
-    if len(names) not in (0, 2):
-        raise HarnessError(f"got {len(names)} names; give two, such as `harness compare --kernels eager ours`, or none")
-    opened = open_registry(registry)
-    if names:
-        found = compare_kernels(opened, *names)
-        kept = tuple(r for r in found.ratios if not wanted or short(r.where["kernel"]) in wanted)
-        draw_comparison(dataclasses.replace(found, ratios=kept), as_json, markdown)
-    else:
-        boards = make_kernel_boards(opened, machine or machine_of(opened, machine_id()))
-        draw_kernel_boards([b for b in boards if not wanted or short(b.kernel) in wanted], as_json=as_json, markdown=markdown)
-    say_warnings(opened)
 
 
 # Side by side -----------------------------------------------------------------------------------------------------------
@@ -209,6 +168,3 @@ def markdown_table(cells: Sequence[Sequence[str]], right_from: int) -> str:
     lines = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---" if i < right_from else "--:" for i in range(len(cells[0]))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
-
-
-COMMANDS = [compare_command]

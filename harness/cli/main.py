@@ -14,10 +14,10 @@ import click
 from harness import __version__
 from harness.cli import (
     claims,
+    compare,
     data,
     exchange,
     gathering,
-    kernels,
     look,
     machine,
     nightly,
@@ -62,7 +62,7 @@ def cli() -> None:
     """Run the methods of many papers under one contract, and see which claims hold."""
 
 
-for module in (run, look, registry, claims, kernels, gathering, upkeep, exchange, machine, regress, report, nightly, data):
+for module in (run, look, registry, claims, compare, gathering, upkeep, exchange, machine, regress, report, nightly, data):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -21,8 +21,8 @@ UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
 BAR_CELLS = 17
 BARS = "▁▂▃▄▅▆▇█"
 # What stands for a character that a terminal's encoding may not have.
-PLAIN = {"├": "|", "┤": "|", "─": "-", "●": "o", "±": "+/-", "↑": "^", "↓": "v", "†": "+", "‡": "++", "§": "~", "…": "...",
-         **dict(zip(BARS, "_.,-=+*#", strict=True))}  # fmt: skip
+PLAIN = {"├": "|", "┤": "|", "─": "-", "●": "o", "┆": ":", "±": "+/-", "↑": "^", "↓": "v", "†": "+", "‡": "++", "§": "~",
+         "…": "...", **dict(zip(BARS, "_.,-=+*#", strict=True))}  # fmt: skip
 
 
 class Output(Console):
@@ -136,8 +136,8 @@ def scale(intervals: Iterable[Interval]) -> tuple[float, float]:
     return (ends[0], ends[-1]) if ends else (0.0, 1.0)
 
 
-def bar(interval: Interval | None, low: float, high: float, cells: int = BAR_CELLS) -> str:
-    """An interval as ├──●──┤ on the scale from low to high; "" for what has no place on it."""
+def bar(interval: Interval | None, low: float, high: float, cells: int = BAR_CELLS, mark: float | None = None) -> str:
+    """An interval as ├──●──┤ on the scale from low to high; "" for what has no place on it. mark: a value shown as ┆."""
     if interval is None or not low < high or not math.isfinite(high - low):
         return ""
     if not all(math.isfinite(end) for end in (interval.low, interval.mean, interval.high) if end is not None):
@@ -147,6 +147,8 @@ def bar(interval: Interval | None, low: float, high: float, cells: int = BAR_CEL
     def place(value: float) -> int:
         return min(cells - 1, max(0, round((value - low) / (high - low) * (cells - 1))))
 
+    if mark is not None:
+        drawn[place(mark)] = "┆"
     left = place(interval.low if interval.low is not None else interval.mean)
     right = place(interval.high if interval.high is not None else interval.mean)
     for i in range(left, right + 1):

@@ -10,7 +10,7 @@ from kernel_samples import kernel_attempt, kernel_trial
 from registry_samples import WHERE
 from scipy import stats
 
-from harness.comparing import compare_kernels, half_width, verdict
+from harness.comparing.kernels import compare_kernels, half_width, verdict
 from harness.errors import HarnessError
 from harness.registry import Registry
 
