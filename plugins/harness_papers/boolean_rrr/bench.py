@@ -3,7 +3,8 @@
 Process time for each edge, item and iteration, in one run and one thread: the authors' program, the torch code, the C code;
 then the C code with eight searches in as many threads as there are cores, by the clock on the wall. Everything starts from
 random values and no search ends early. The authors' program is compiled as its makefile says; FOLDER is `boolearn/src` of a
-clone of github.com/veitelser/boolearn; without it that column is empty.
+clone of github.com/veitelser/boolearn; without it that column is empty. Where there is CUDA, a last line is about 64 searches
+of the torch code there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from harness_papers.boolean_rrr.start import Settings, draw_start, fan_ins
 from harness_papers.boolean_rrr.tasks import MULTIPLIER_WIDTHS, RULE30_CELLS, RULE30_WIDTHS, multiplier_table, rule30
 
 SETTINGS = Settings(sigma=3.0, beta=0.2, gamma=1e-3)
-SIDE_BY_SIDE = 8
+SIDE_BY_SIDE, ON_CUDA = 8, 64
 REPEATS = 5
 
 
@@ -71,14 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             shown = ["" if seconds is None else f"{seconds / work * 1e9:.2f}" for seconds in figures]
             sizes = f"{name:16} {problem.items:6} {problem.edges:6}"
             print(f"{sizes} {shown[0]:>8} {shown[1]:>8} {shown[2]:>8} {shown[3]:>14}", flush=True)
+    if torch.cuda.is_available():
+        problem = cases()["multiplier 3"]
+        steps = torch_steps(problem, ON_CUDA, "cuda")
+        seconds = time_steps(steps, named.seconds, time.perf_counter) / (ON_CUDA * problem.items * problem.edges)
+        print(f"torch on {torch.cuda.get_device_name()}, {ON_CUDA} searches of multiplier 3, wall: {seconds * 1e9:.3f} ns")
     return 0
 
 
 Steps = Callable[[int], object]
 
 
-def torch_steps(problem: BooleanProblem) -> Steps:
-    search = Search(problem, SETTINGS, [draw_start(problem, np.random.default_rng(0))])
+def torch_steps(problem: BooleanProblem, count: int = 1, device: str = "cpu") -> Steps:
+    starts = [draw_start(problem, np.random.default_rng(seed)) for seed in range(count)]
+    search = Search(problem, SETTINGS, starts, device=device)
     return lambda steps: [search.step() for _ in range(steps)]
 
 

@@ -308,7 +308,7 @@ class CSearch:
         return np.moveaxis(array, -1, 1).reshape(-1, *array.shape[1:-1])[: self.problem.items]
 
     def _allocate(self, start: Start) -> dict[str, NDArray[np.float64]]:
-        net, outputs = self._net, self.problem.widths[-1]
+        net = self._net
         data, labels = input_values(self.problem), self.problem.table.outputs.T.astype(float)
         edges = np.concatenate([part.reshape(2, -1, net.items) for part in start.edges], axis=1)
         # Where there is no item: sums and differences of 1, for which the projection is finite, and nothing weighs anything.
@@ -329,7 +329,6 @@ class CSearch:
             "weights": (net.edges,),
             "used": (net.edges,),
         }
-        assert given["nodes"].shape[1] == net.feeding + outputs
         return given | {name: aligned(np.zeros(shape)) for name, shape in shapes.items()}
 
     def _blocks(self, values: NDArray[np.float64], missing: float = 0.0) -> NDArray[np.float64]:

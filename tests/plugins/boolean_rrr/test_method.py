@@ -300,6 +300,20 @@ def test_the_search_takes_the_steps_of_the_loop_over_edges(widths):
         np.testing.assert_allclose(search.metric[number].T, loop.g, atol=1e-9)
 
 
+@pytest.mark.cuda
+def test_the_search_takes_the_same_steps_on_cuda():
+    """The same draw in float64; sums go in another order there."""
+    problem = multiplier()
+    starts = [draw_start(problem, np.random.default_rng(seed)) for seed in range(4)]
+    here, there = (Search(problem, Settings(3.0, 0.2, 1e-3), starts, device=device) for device in ("cpu", "cuda"))
+
+    for _ in range(30):
+        np.testing.assert_allclose(there.step(), here.step(), rtol=1e-9)
+
+    for got, expected in zip(there.weights(3), here.weights(3), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
 def test_a_solution_is_a_fixed_point(and_problem):
     """Where a = b the gap is 0 and nothing moves."""
     search = search_of(and_problem)
