@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -161,6 +162,7 @@ def test_the_latest_attempt_of_a_seed_counts_and_none_twice(plugin_site: PluginS
     earlier = verdict(Registry.open(registry.path), catalogue)
 
     assert (latest.word, earlier.word) == ("supported", "refuted")
+    assert latest.reason.endswith("20 of its trials ran again and gave another number, which counts")
     assert len(latest.attempts) == len(earlier.attempts) == 20
     assert not set(latest.attempts) & set(earlier.attempts)
 
@@ -217,9 +219,27 @@ def test_machines_and_torch_versions_are_never_pooled(plugin_site: PluginSite, r
 def test_seeds_that_ran_under_two_states_of_the_code_are_told(plugin_site: PluginSite, registry):
     catalogue, one = fixed(plugin_site, registry)
     record(registry, one, WINS)
-    record(registry, one, {"near": [None] * 9 + [0.9], "far": [None] * 10}, code_digest="another")
+    record(registry, one, {"near": [None] * 9 + [WINS["near"][9]], "far": [None] * 10}, code_digest="another")
 
     assert verdict(registry, catalogue).reason.endswith("its seeds ran under 2 states of the code")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: {"places": one.places[:1]},
+        lambda one: {"seeds": one.seeds[:9], "places": tuple(replace(p, series=p.series[:9]) for p in one.places)},
+        lambda one: {"seeds": (0,) * 10, "places": tuple(replace(p, series=p.series[:1] * 10) for p in one.places)},
+    ],
+)
+def test_a_fact_that_lacks_cells_or_seeds_of_its_own_rule_fixes_nothing(plugin_site: PluginSite, registry, change):
+    """Whoever wrote it, it was not this program: one seed ten times over is no sample."""
+    catalogue = write_paper(plugin_site)
+    one = protocol(catalogue)
+    fix([replace(one, **change(one))], registry, "toys")
+    record(registry, one, WINS)
+
+    assert verdict(registry, catalogue).reason.endswith("no run has fixed it yet")
 
 
 # Looks and power ------------------------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ class Where:
 class Found:
     """A cell's attempts in the order of the seeds, None where none counts. values: their metric, None where it is not known.
 
-    lacks: why one of them is None, by seed. unsupported: what such attempts said they need.
+    lacks: why one of them is None, by seed. unsupported: what such attempts said they need. changed: the seeds that ran more
+    than once and gave different numbers; the last one counts.
     """
 
     rows: tuple[Row | None, ...]
@@ -46,13 +47,15 @@ class Found:
     unit: str
     lacks: Mapping[int, str]
     unsupported: str = ""
+    changed: tuple[int, ...] = ()
 
     def first(self, seeds: Sequence[int]) -> Found:
         """Only these, the first of all."""
         n = len(seeds)
         return replace(
-            self, rows=self.rows[:n], values=self.values[:n], lacks={s: why for s, why in self.lacks.items() if s in seeds}
-        )
+            self, rows=self.rows[:n], values=self.values[:n], lacks={s: why for s, why in self.lacks.items() if s in seeds},
+            changed=tuple(seed for seed in self.changed if seed in seeds),
+        )  # fmt: skip
 
 
 @dataclass
@@ -103,13 +106,14 @@ def in_order(table: pa.Table) -> list[Row]:
 def find_place(place: Place, seeds: Sequence[int], series: Mapping[str, Sequence[Row]], since: datetime) -> Found:
     """Of each seed the latest attempt since then that is not `unsupported`, and its value."""
     rows: list[Row | None] = []
-    unsupported = set()
-    old = set()
+    unsupported, old, again = set(), set(), dict[int, list[Row]]()
     for seed, key in zip(seeds, place.series, strict=True):
         known = series.get(key, ())
         counting = [row for row in known if row["started_at"] > since]
         said = [row for row in counting if row["status"] != "unsupported"]
         rows.append(said[-1] if said else None)
+        if len(said) > 1:
+            again[seed] = said
         if counting and not said:
             unsupported.add(str(counting[-1]["error"]))
         if known and not counting:
@@ -122,7 +126,8 @@ def find_place(place: Place, seeds: Sequence[int], series: Mapping[str, Sequence
         values.append(value)
         if value is None:
             lacks[seed] = "ran before the claim was fixed" if seed in old else why
-    return Found(tuple(rows), tuple(values), unit, lacks, "; ".join(sorted(unsupported)))
+    changed = tuple(seed for seed, said in again.items() if len({value_of(row, place.cell, worst) for row in said}) > 1)
+    return Found(tuple(rows), tuple(values), unit, lacks, "; ".join(sorted(unsupported)), changed)
 
 
 def metrics_of(row: Row, cell: Cell) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from harness.catalogue import Catalogue, did_you_mean
 from harness.claims.deciding import FEWEST_PAIRS, decide
 from harness.claims.evidence import Evidence, Found, Where, read_evidence
-from harness.claims.fixing import Fixing, cell_text, fixings, terms_of
+from harness.claims.fixing import Fixing, Protocol, cell_text, fixings, terms_of
 from harness.claims.verdicts import Decision, Verdict, Word
 from harness.errors import HarnessError
 from harness.registry import Registry
@@ -62,7 +62,7 @@ def judge_claim(name: str, claim: Claim, fixed: Sequence[Fixing], evidence: Evid
     )  # fmt: skip
     if claim.rule is None:
         return [replace(bare, word="not testable here", reason=f"it would take {claim.missing}", missing=(claim.missing,))]
-    valid = [fixing for fixing in fixed if fixing.protocol.terms == terms_of(claim)]
+    valid = [fixing for fixing in fixed if fixing.protocol.terms == terms_of(claim) and whole(fixing.protocol, claim)]
     if not valid:
         why = f"edited since it was fixed at {fixed[-1].fixed_at:%Y-%m-%d %H:%M} UTC; " if fixed else ""
         command = f"harness run {suite}" + (" --force" if fixed else "") if suite else ""
@@ -73,6 +73,18 @@ def judge_claim(name: str, claim: Claim, fixed: Sequence[Fixing], evidence: Evid
         of_one = [judge_at(bare, claim, fixing, where, evidence.find(fixing, where)) for where in places]
         made += name_others(of_one) or [judge_at(bare, claim, fixing, None, evidence.find(fixing, Where("", "")))]
     return made
+
+
+def whole(protocol: Protocol, claim: Claim) -> bool:
+    """Whether it has what its terms ask for: every cell of the rule, as many seeds, none twice. Others may write facts too."""
+    named, seeds = list(dict.fromkeys(cells(claim.rule))), protocol.all_seeds
+    sizes = (len(protocol.seeds), len(protocol.extension), len(set(seeds)))
+    threads = protocol.places[0].shared["threads"]
+    return (
+        [place.cell for place in protocol.places] == named
+        and sizes == (claim.seeds, claim.extension, len(seeds))
+        and isinstance(threads, int)
+    )
 
 
 def name_others(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -153,7 +165,7 @@ def cost_ratio(found: Mapping[Cell, Found]) -> float | None:
     for cell, one in found.items():
         around = (cell.task, tuple(item for item in cell.given if not item[0].startswith("method.")))
         for row in one.rows:
-            if row is not None and row["status"] == "ok" and row["solve_s"]:
+            if row is not None and row["status"] == "ok" and (row["solve_s"] or 0.0) > 0.0:
                 groups.setdefault(around, {}).setdefault(row["role"] == "method", []).append(row["solve_s"])
     ratios = [median(sides[True]) / median(sides[False]) for sides in groups.values() if len(sides) == 2]
     return median(ratios) if ratios else None
@@ -173,8 +185,7 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
         wrong = [d for d in known.decisions if d.word == "refuted"]
         return replace(known, reason=f"{wrong[0].what} lies outside" + several(len(wrong), len(known.decisions)) + mixed(found))
     if known.word == "supported":
-        of = len(known.decisions)
-        return replace(known, reason=(f"{of} conditions decide it" if of > 1 else "it lies inside") + mixed(found))
+        return replace(known, reason=holds(known.decisions) + mixed(found))
     if needs := sorted({one.unsupported for one in found.values() if one.unsupported}):
         return replace(known, word="not testable here", missing=tuple(needs), reason=f"it cannot run here: {'; '.join(needs)}")
     if known.missing:
@@ -184,14 +195,23 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
     return undecided(known, claim, fixing, look, run, mixed(found))
 
 
+def holds(decisions: Sequence[Decision]) -> str:
+    if len(decisions) > 1:
+        return f"{sum(d.word == 'supported' for d in decisions)} of {len(decisions)} conditions hold"
+    return f"all {decisions[0].n} values lie in the range" if decisions[0].every else "the interval lies inside the range"
+
+
 def several(wrong: int, of: int) -> str:
     return f" ({wrong} of {of} conditions)" if of > 1 else ""
 
 
 def mixed(found: Mapping[Cell, Found]) -> str:
-    """The code of a method may change between its seeds: they are one sample only as far as that changed nothing."""
-    states = [len({row["code_digest"] for row in one.rows if row is not None}) for one in found.values()]
-    return f"; its seeds ran under {max(states)} states of the code" if max(states, default=0) > 1 else ""
+    """What makes the seeds of a cell less than one sample: the code changed between them, or some were taken more than once."""
+    states = max((len({row["code_digest"] for row in one.rows if row is not None}) for one in found.values()), default=0)
+    changed = sum(len(one.changed) for one in found.values())
+    told = [f"its seeds ran under {states} states of the code"] if states > 1 else []
+    told += [f"{changed} of its trials ran again and gave another number, which counts"] if changed else []
+    return "".join(f"; {text}" for text in told)
 
 
 def unfinished(known: Verdict, found: Mapping[Cell, Found], run: str) -> Verdict:

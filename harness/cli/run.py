@@ -295,6 +295,9 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     old = states_left(s)
     click.echo(ending(s, summary.counts, old), err=True)
     tell_gone(summary, s.registry)
+    if s.claims:
+        papers = sorted({claim.partition(".")[0] for claim in s.suite.claims})
+        click.echo(f"`harness claims {' '.join(papers)}` judges the claims of {s.suite.name}", err=True)
     if summary.interrupted:
         return INTERRUPTED
     if summary.lost:

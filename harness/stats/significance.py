@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from harness.stats.intervals import safe_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
 
 Alternative = Literal["two-sided", "greater", "less"]
 MOST_EXACT = 16  # 65,536 sign patterns
+MOST_KEPT = 64  # seeds: 32 MB
 DRAWS, DRAWS_SEED = 2**16 - 1, 20260217
 
 
@@ -44,16 +50,31 @@ def sign_flip_p(differences: Sequence[float], threshold: float = 0.0, alternativ
         for value in scaled:
             sums = np.concatenate([sums + value, sums - value])
     else:
-        generator = np.random.default_rng(DRAWS_SEED)
-        sums = np.concatenate(
-            [(generator.integers(0, 2, (rows, len(scaled))) * 2 - 1) @ scaled for rows in chunks(len(scaled))]
-        )
+        n = len(scaled)
+        patterns = kept_signs(n) if n <= MOST_KEPT else drawn_signs(n)
+        sums = np.concatenate([signs @ scaled for signs in patterns])
     sums, observed = {"two-sided": (np.abs(sums), abs(observed)), "greater": (sums, observed), "less": (-sums, -observed)}[
         alternative
     ]
     # Patterns that give the same sum may differ in the last bits: they count as as extreme.
     as_extreme = int(np.count_nonzero(sums >= observed - 1e-12 * len(scaled)))
     return as_extreme / len(sums) if exact else (as_extreme + 1) / (DRAWS + 1)
+
+
+def drawn_signs(n: int) -> Iterator[NDArray[np.int64]]:
+    """DRAWS patterns of n signs, always the same, in parts."""
+    import numpy as np
+
+    generator = np.random.default_rng(DRAWS_SEED)
+    return (generator.integers(0, 2, (rows, n)) * 2 - 1 for rows in chunks(n))
+
+
+@lru_cache(maxsize=2)
+def kept_signs(n: int) -> tuple[NDArray[np.float64], ...]:
+    """The same, kept: a ledger asks for the same n some hundred times, and drawing them takes longer than the sums."""
+    import numpy as np
+
+    return tuple(signs.astype(np.float64) for signs in drawn_signs(n))
 
 
 def chunks(n: int) -> list[int]:

@@ -18,6 +18,7 @@ from tests.statistics.simulation import FULL, QUICK, Size
 SECTIONS: list[Callable[[Size], Section]] = [
     sections.verdicts,
     sections.looking_again,
+    sections.ledger,
     sections.sign_flips,
     sections.bootstrap,
     sections.power,

@@ -51,7 +51,7 @@ USES = (
 FOOT = """\
 ## The command
 
-`python -m tests.statistics --write docs/statistics.md` makes this page, in about a minute; the same page each time.
+`python -m tests.statistics --write docs/statistics.md` makes this page, in some two minutes; the same page each time.
 `--quick` draws fewer worlds and takes seconds. The tests hold the same figures to their limits: a part in `make test`, at full
 size in `make test-slow`.
 """

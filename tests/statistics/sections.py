@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.stats import power_of_paired_t, seeds_needed
+from tests.statistics.ledger import CLAIMS, calls, judged, judged_shares
 from tests.statistics.page import Section, Table
 from tests.statistics.simulation import (
     DIFFERENCES,
@@ -87,6 +88,26 @@ each seed, calls what is not there far more often."""
         f"A against A, %. Promised with a declared extension: at most 5, and at least 95 in the last row. {draws(size.samples)}"
     )
     return Section("Looking again", text, (Table(("", *(f"n = {n}, then {2 * n}" for n in SEEDS)), tuple(rows), under),))
+
+
+def ledger(size: Size) -> Section:
+    samples = size.few // 2
+    worlds = [(name, "normal") for name in CLAIMS] + [(name, "one seed in ten fails") for name in list(CLAIMS)[:3]]
+    found = [(f"{name}; {world}", calls(judged(name, world, samples))) for name, world in worlds]
+    found.append(("more than 30 % of seeds solve it, truly 30 %", calls(judged_shares(0.3, 0.3, samples), 0.3)))
+    rows = tuple((name, percent(c.supported), percent(c.refuted), percent(c.covered)) for name, c in found)
+    text = """\
+The same through the judge itself: attempts of a fixed protocol in, the word of `harness claims` out, ten seeds a claim. What
+each claim compares is equal, so it is false by a hair. *Supported* is then an error, and has a chance of 2.5 % at most (half of
+5 %, since a condition here has one limit); *refuted* would be one if the claim were true by a hair, and has the same. Several
+conditions change nothing: where all have to hold, one must lie further beyond its limit to refute them all, and where some
+suffice, further inside to support. A method that is truly worse is supported more seldom still."""
+    under = (
+        "Promised: at most 2.5, at most 2.5, at least 95. The interval is that of the first condition, wider where some "
+        f"suffice. {draws(samples, 0.025)}"
+    )
+    head = ("The claim; the worlds", "supported, %", "refuted, %", "the interval holds the truth, %")
+    return Section("The ledger", text, (Table(head, rows, under),))
 
 
 def sign_flips(size: Size) -> Section:

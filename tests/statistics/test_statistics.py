@@ -8,6 +8,7 @@ import pytest
 
 from harness.stats import power_of_paired_t
 from tests.statistics.__main__ import make_page
+from tests.statistics.ledger import CLAIMS, calls, judged, judged_shares
 from tests.statistics.simulation import (
     FULL,
     METHODS,
@@ -104,6 +105,31 @@ def test_an_undeclared_one_does_not(size: Size, n: int):
     """Nor does looking until it shows: that is why a claim names its n."""
     assert extended("normal", n, size.samples, declared=False).called.value > 0.07
     assert watched("normal", n, size.samples).value > 0.10
+
+
+@sizes
+@pytest.mark.parametrize("world", ["normal", "skewed (exponential)", "one seed in ten fails"])
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_the_judge_supports_what_is_not_so_in_at_most_half_of_alpha(size: Size, claim: str, world: str):
+    """A true effect of zero, through the real judge of claims: one condition or several, one look or two."""
+    found = calls(judged(claim, world, size.few // 2))
+
+    assert found.supported.at_most(0.025)
+    assert found.refuted.at_most(0.025)
+
+
+@sizes
+def test_the_judge_keeps_its_promise_for_shares(size: Size):
+    found = calls(judged_shares(0.3, 0.3, size.few), 0.3)
+
+    assert found.supported.at_most(0.025)
+    assert found.refuted.at_most(0.025)
+    assert found.covered.value >= 0.95
+
+
+@sizes
+def test_an_interval_of_the_judge_holds_the_truth_in_93_to_97_percent(size: Size):
+    assert 0.93 <= calls(judged("better, where there is no difference", "normal", size.few)).covered.value <= 0.97
 
 
 @sizes
