@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow lint bench reliability schema clean docs/kernels.md
+.PHONY: run test test-slow lint bench report reliability schema clean docs/kernels.md
 
 run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
@@ -23,6 +23,11 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m pytest -q tests/benchmarks/bench_operations.py --benchmark-json=.benchmarks/operations.json
+
+# The pages of the committed records (build/report), docs/results.md, and the picture of the README.
+report: $(VENV)/installed
+	$(BIN)/harness report -o build/report --results docs/results.md --registry registry/reference
+	$(BIN)/harness leaderboard --task digits --registry registry/reference --svg docs/vision.svg >/dev/null
 
 # About half an hour: every fault of docs/reliability.md, as often as that page says.
 reliability: $(VENV)/installed

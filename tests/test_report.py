@@ -108,7 +108,7 @@ def test_the_first_page_says_the_verdict_first(pages):
     text = Parsed(pages["index.html"]).text
     lead = next(t for t in text if "attempts of" in t)
 
-    assert lead.startswith("1 series regressed; 1 trials failed")
+    assert lead.startswith("1 series regressed; 1 trial failed")
     assert "Claims: 1 supported." in lead
 
 
@@ -299,7 +299,7 @@ def test_attempts_without_a_start_time_or_a_machine_of_facts_are_shown_too(tmp_p
 def test_a_comparison_of_two_methods_says_which_is_better_on_each_board(registry):
     page = compare.make_page(collect(registry, compared=("better", "worse")), ("better", "worse"))
 
-    assert page.lead == ("better against worse: 1 boards have both; 1 where better is better.",)
+    assert page.lead == ("better against worse: 1 board with both; 1 where better is better.",)
 
 
 def test_the_command_writes_the_pages_and_says_where(tmp_path):

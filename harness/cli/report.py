@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     default=None,
     help="Methods, kernels, commits, days or machines of the compare page. [default: the best two of each board]",
 )
+@option(
+    "--results", type=click.Path(path_type=Path, dir_okay=False), default=None,
+    help="Also write leaderboards, claims and kernels into this Markdown file.",
+)  # fmt: skip
 @registry_option
 @json_option
-def report_command(output: Path, compare: tuple[str, str] | None, registry: Path, as_json: bool) -> None:
+def report_command(output: Path, compare: tuple[str, str] | None, results: Path | None, registry: Path, as_json: bool) -> None:
     """Write what the registry holds as HTML: leaderboards, claims, methods, comparisons, kernels, nights, machines.
 
     Open index.html in any browser; no page asks for anything from elsewhere. The same records give the same bytes.
@@ -44,9 +49,11 @@ def report_command(output: Path, compare: tuple[str, str] | None, registry: Path
 
     opened = open_registry(registry)
     catalogue = load_plugins()
+    again = ["harness", "report", "-o", str(output), "--results", str(results), "--registry", str(registry)]
+    document = None if results is None else (results, shlex.join(again))
     papers = [offer.spec for offer in catalogue.papers]
     verdicts = judge_claims(opened, catalogue, (), suites_of_claims())
-    made = make_report(opened, output, papers, declared_methods(catalogue), verdicts, compare)
+    made = make_report(opened, output, papers, declared_methods(catalogue), verdicts, compare, document)
     say_warnings(opened)
     if as_json:
         click.echo(json.dumps({**vars(made), "folder": str(made.folder)}))

@@ -75,11 +75,15 @@ def forest(dots: Sequence[Dot], axis: str, ranges: Iterable[tuple[float, float]]
         for d in rows
     ]
     y = {"field": "row", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 320}}
-    x = {"field": "x", "type": "quantitative", "title": axis, "scale": {"zero": False}, "axis": {"tickCount": 6}}
+    limits = [(low, high) for low, high in ranges]
+    ends = [v for d in rows for v in (d.low, d.high)] + [v for pair in limits for v in pair if drawable(v)]
+    ends += [at] if at is not None and drawable(at) else []
+    domain = padded(ends)
+    scale = {"domain": domain, "nice": False}
+    x = {"field": "x", "type": "quantitative", "title": axis, "scale": scale, "axis": {"tickCount": 6}}
     layers: list[Spec] = []
-    for low, high in ranges:
-        ends = [v for d in rows for v in (d.low, d.high)] + [v for v in (low, high) if math.isfinite(v)]
-        left, right = (low if math.isfinite(low) else min(ends), high if math.isfinite(high) else max(ends))
+    for low, high in limits:
+        left, right = (low if drawable(low) else domain[0], high if drawable(high) else domain[1])
         layers.append(
             {
                 "data": {"values": [{"x": left, "x2": right}]},
@@ -107,6 +111,13 @@ def forest(dots: Sequence[Dot], axis: str, ranges: Iterable[tuple[float, float]]
         },
     ]
     return {"data": {"values": values}, "layer": layers, "width": WIDE, "height": max(40, 24 * len(rows))}
+
+
+def padded(ends: Sequence[float]) -> list[float]:
+    """A domain that leaves some room at both ends."""
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
+    return [low - room, high + room]
 
 
 def strips(values: Mapping[str, Sequence[tuple[float, str]]], axis: str) -> Spec:
@@ -206,8 +217,9 @@ def curves(
     y_title: str,
     log: bool = False,
     log_y: bool = False,
+    marks: bool = True,
 ) -> Spec:
-    """label -> (x, y, low, high): a line with its band."""
+    """label -> (x, y, low, high): a line with its band. marks: also a dot a point, with its numbers as a tooltip."""
     labels = {label: short_label(label, i) for i, label in enumerate(lines, 1)}
     rows = [
         {
@@ -223,6 +235,7 @@ def curves(
         if drawable(x, y, low, high)
     ]
     groups = list(labels.values())
+    large = any(y >= 1e5 for points in lines.values() for _, y, _, _ in points)
     scale = {"type": "log", "nice": False} if log else {"nice": False}
     x = {"field": "x", "type": "quantitative", "title": x_title, "scale": scale, "axis": {"tickCount": 5, "format": "~s"}}
     scale = {"type": "log", "nice": False} if log_y else {"zero": False}
@@ -231,7 +244,7 @@ def curves(
         "type": "quantitative",
         "title": y_title,
         "scale": scale,
-        "axis": {"tickCount": 6, "format": "~s" if log_y else ""},
+        "axis": {"tickCount": 6, "format": "~s" if log_y or large else ""},
     }
     dash = {
         "field": "group",
@@ -239,19 +252,18 @@ def curves(
         "legend": {"title": None, "orient": "top"} if len(groups) > 1 else None,
         "scale": {"domain": groups, "range": [DASHES[i % len(DASHES)] for i in range(len(groups))]},
     }
-    return {
-        "data": {"values": rows},
-        "width": WIDE - 70,
-        "height": HIGH,
-        "layer": [
-            {
-                "mark": {"type": "area", "opacity": 0.16, "aria": False},
-                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": palette(groups)},
-            },
-            {
-                "mark": {"type": "line", "strokeWidth": 2, "aria": False},
-                "encoding": {"x": x, "y": y, "color": palette(groups), "strokeDash": dash},
-            },
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "area", "opacity": 0.16, "aria": False},
+            "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": palette(groups)},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 2, "aria": False},
+            "encoding": {"x": x, "y": y, "color": palette(groups), "strokeDash": dash},
+        },
+    ]
+    if marks:
+        layers.append(
             {
                 "mark": {"type": "point", "size": 26, "filled": True},
                 "encoding": {
@@ -261,9 +273,9 @@ def curves(
                     "shape": {**shapes(groups), "legend": None},
                     "description": TIP,
                 },
-            },
-        ],
-    }
+            }
+        )
+    return {"data": {"values": rows}, "width": WIDE - 70, "height": HIGH, "layer": layers}
 
 
 def roofline(points: Sequence[Dot], copy_rate: float, matmul_rate: float, hollow: str) -> Spec:

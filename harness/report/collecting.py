@@ -15,6 +15,7 @@ from harness.errors import HarnessError
 from harness.kernelboard import KernelBoard, make_kernel_boards
 from harness.kernels.ceilings import MachineCheck, latest_checks
 from harness.leaderboard import Board, make_leaderboards
+from harness.pooling import Pool, make_pools
 from harness.records import FAILURES
 from harness.regress.judging import Rules, Verdicts, judge_histories, measured_floors
 from harness.regress.points import History, read_histories
@@ -154,6 +155,7 @@ class Collected:
     """
 
     boards: tuple[Board, ...]
+    pools: tuple[Pool, ...]
     kernels: tuple[KernelBoard, ...]
     machines: tuple[Machine, ...]
     attempts: Mapping[str, Attempt]
@@ -200,6 +202,7 @@ def collect(
     attempts = {row["attempt_id"]: row for row in registry.query(CHOSEN, {"ids": [*ids, *timed]}).to_pylist()}
     return Collected(
         boards=tuple(boards),
+        pools=tuple(make_pools(boards)),
         kernels=tuple(kernels),
         machines=tuple(read_machine(registry, name, facts, attempts) for name in names),
         attempts=attempts,

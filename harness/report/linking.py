@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.kernelboard import KernelBoard
-from harness.leaderboard import Board, Row
+from harness.leaderboard import Board
 from harness.report.collecting import Collected
 from harness.report.words import anchor, file_name, task_label
 
@@ -56,11 +56,6 @@ def claim_href(claim: str) -> str:
 
 def machine_href(name: str) -> str:
     return f"machines.html#{anchor('machine', name)}"
-
-
-def ref_of(found: Collected, row: Row) -> str:
-    """The full reference of a row's method."""
-    return next((str(found.attempts[id]["method"]) for id in row.attempts if id in found.attempts), row.method)
 
 
 def suites_of(found: Collected, ids: Sequence[str]) -> list[str]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from harness import __version__
 from harness.errors import HarnessError
+from harness.exporting.writing import replacing
 from harness.report.collecting import Collected, collect
+from harness.report.markdown import render_results
 from harness.report.pages import make_pages
 from harness.report.rendering import ASSETS, Heading, render_pages
 from harness.showing import one_line
@@ -40,10 +42,12 @@ def make_report(
     methods: Mapping[str, Mapping[str, str]] | None = None,
     verdicts: Sequence[Verdict] = (),
     compared: tuple[str, str] | None = None,
+    results: tuple[Path, str] | None = None,
     tell: Callable[[str], None] = lambda file: None,
 ) -> Made:
     """Write the pages, all or none: a report that is there stays until the new one is whole. tell: each page's file name.
 
+    results: also a Markdown document of boards, claims and kernels, and the command that writes it.
     Raises HarnessError for a folder that holds something else, MissingError without the extra `report`.
     """
     refuse_strangers(folder)
@@ -58,6 +62,11 @@ def make_report(
             tell(name)
             size += (written / name).write_text(text, encoding="utf-8")
         put(written, folder)
+    if results is not None:
+        file, command = results
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as whole:
+            whole.write_text(render_results(found, heading_of(found), command), encoding="utf-8")
     charts = sum(len(table.figures) for page in pages for section in page.sections for table in section.tables)
     return Made(folder, len(pages), charts, size, sum(row["n"] for row in found.counts))
 

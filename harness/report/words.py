@@ -121,6 +121,17 @@ def attempt_cell(attempt_id: str) -> Cell:
     return Cell(one_line(attempt_id[:ID]), attempt_id, copy=shlex.join(["harness", "logs", one_line(attempt_id[:ID])]))
 
 
+def plural(n: int, word: str) -> str:
+    """1 board, 2 boards, 1,000 series."""
+    return f"{n:,} {word}" if n == 1 or word.endswith("s") else f"{n:,} {word}s"
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    shown = one_line(text).strip() if text else ""
+    return shown if not shown else shown[0].upper() + shown[1:] + ("" if shown[-1] in ".!?" else ".")
+
+
 def last_line(error: str | None) -> str:
     lines = (error or "").strip().splitlines()
     shown = one_line(lines[-1]) if lines else ""

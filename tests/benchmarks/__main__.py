@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.benchmarks import bench_size
 from tests.benchmarks.bench_peers import measure_peers
 from tests.benchmarks.bench_registry import measure_registry
+from tests.benchmarks.bench_report import ROWS, measure_report
 from tests.benchmarks.bench_size import Shape, measure_size
 from tests.benchmarks.bench_startup import measure_startup
 from tests.benchmarks.bench_trials import half_way, measure_smoke, measure_trials
@@ -23,7 +24,7 @@ from tests.benchmarks.page import Conditions, render_page, render_table
 from tests.benchmarks.peers import Unavailable, ensure_benchopt, ensure_mlflow
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("startup", "trials", "smoke", "registry", "size", "peers", "training")
+PARTS = ("startup", "trials", "smoke", "registry", "size", "report", "peers", "training")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def parts(size: Size, folder: Path, install: bool, benchopt: Path | None, reason
         "smoke": lambda: measure_smoke(folder, size.rounds),
         "registry": lambda: measure_registry(folder, size.rounds, size.appends, size.attempts),
         "size": lambda: measure_size(folder, size.rounds, size.shapes),
+        "report": lambda: measure_report(folder, min(size.rounds, 3), ROWS if size is FULL else ROWS // 50),
         "peers": lambda: measure_peers(folder, size.runs, min(size.rounds, 3), *available(ensure_mlflow, install)),
         "training": lambda: training(size),
     }

@@ -10,12 +10,12 @@ from harness.claims.verdicts import Decision, Verdict
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Fact, Figure, Page, Row, Section, Table
 from harness.report.collecting import Collected
-from harness.report.words import command, number, share, signed_word
-from harness.showing import interval_text, one_line
+from harness.report.words import command, number, plural, sentence, share, signed_word
+from harness.showing import one_line
 from harness.specs import Claim, Paper
 
 WORDS = ("supported", "refuted", "inconclusive", "not testable here")
-NOT_JUDGED = "not judged"
+NOT_RUN = "not run"
 
 
 def make_page(found: Collected) -> Page:
@@ -28,11 +28,11 @@ def make_page(found: Collected) -> Page:
 def tally(found: Collected) -> str:
     """How many of each word, over all claims of the installed papers."""
     counts = count_words(found)
-    told = [f"{counts[word]} {word}" for word in (*WORDS, NOT_JUDGED) if counts.get(word)]
+    told = [f"{counts[word]} {word}" for word in (*WORDS, NOT_RUN) if counts.get(word)]
     total = sum(counts.values())
     if not total:
         return "No installed plugin states a claim."
-    said = f"{total} claims of {len(found.papers)} papers: {', '.join(told)}."
+    said = f"{plural(total, 'claim')} of {plural(len(found.papers), 'paper')}: {', '.join(told)}."
     return f"{said} Each rule was fixed before its first attempt, in the paper's plugin."
 
 
@@ -55,11 +55,11 @@ def verdicts_of(found: Collected, name: str) -> list[Verdict]:
 
 
 def word_of(claim: Claim, verdicts: Sequence[Verdict]) -> str:
-    """The one word of a claim: of several places the first that decides, else what is open."""
-    words = {v.word for v in verdicts}
+    """The one word of a claim: of several places the first that decides, else what is open; NOT_RUN where nothing ran."""
+    words = {NOT_RUN if v.word == "inconclusive" and not v.n else v.word for v in verdicts}
     if not words:
-        return "not testable here" if claim.rule is None else NOT_JUDGED
-    return next(word for word in WORDS if word in words)
+        return "not testable here" if claim.rule is None else NOT_RUN
+    return next(word for word in (*WORDS[:3], NOT_RUN, WORDS[3]) if word in words)
 
 
 def paper_section(found: Collected, paper: Paper) -> Section:
@@ -91,14 +91,13 @@ def claims_table(found: Collected, papers: Sequence[Paper]) -> Table:
         Column("verdict", "short"),
         Column("claim", "long"),
         *(NUMBERS if numbers else ()),
-        Column("the paper's value", "long"),
+        Column("the paper's value, and what is smaller here", "long"),
         Column("to settle it"),
     )
     rows, figures = [], []
     for paper, claim, verdicts in claims:
-        rows += [verdict_row(found, paper, claim, verdict, numbers) for verdict in verdicts] or [
-            unjudged_row(paper, claim, numbers)
-        ]
+        judged = [verdict_row(found, paper, claim, verdict, at, numbers) for at, verdict in enumerate(verdicts)]
+        rows += judged or [unjudged_row(paper, claim, numbers)]
         figures += [f for at, v in enumerate(verdicts) if (f := forest_figure(full_name(paper, claim), v, at))]
     name = f"claims-{linking.claim_anchor('+'.join(names))}"
     again = command("harness", "claims", *names)
@@ -111,12 +110,8 @@ def tags_of(paper: Paper, word: str) -> dict[str, str]:
 
 def claim_cell(claim: Claim, why: str) -> Cell:
     """Its name, what it says, and why the verdict is what it is."""
-    sentence = one_line(claim.says)
-    return Cell(
-        f"{sentence}{'' if sentence.endswith('.') else '.'} {one_line(why)}".strip(),
-        one_line(claim.name),
-        lead=one_line(claim.name),
-    )
+    name = one_line(claim.name)
+    return Cell(f"{sentence(claim.says)} {sentence(why)}".strip(), name, lead=name)
 
 
 def unjudged_row(paper: Paper, claim: Claim, numbers: bool) -> Row:
@@ -136,10 +131,14 @@ def unjudged_row(paper: Paper, claim: Claim, numbers: bool) -> Row:
 
 
 def paper_value(claim: Claim) -> Cell:
-    return Cell(one_line(claim.value), title=one_line(f"{claim.place}; {claim.source}"))
+    """What the paper reports, where, and what is smaller here."""
+    told = f"{sentence(claim.value)} {sentence(claim.place)}"
+    smaller = f" Here: {sentence(claim.scaled_down)}" if claim.scaled_down else ""
+    return Cell(f"{told}{smaller}".strip(), title=one_line(claim.source))
 
 
-def verdict_row(found: Collected, paper: Paper, claim: Claim, verdict: Verdict, numbers: bool) -> Row:
+def verdict_row(found: Collected, paper: Paper, claim: Claim, verdict: Verdict, at: int, numbers: bool) -> Row:
+    """at: which of the claim's verdicts it is."""
     decision = deciding(verdict)
     estimate = Cell("", None) if decision is None else estimate_cell(decision)
     first = next((i for i in verdict.attempts if i in found.attempts), None)
@@ -148,20 +147,25 @@ def verdict_row(found: Collected, paper: Paper, claim: Claim, verdict: Verdict, 
     told = (
         estimate,
         Cell("" if decision is None else limits_of(decision)),
-        Cell("" if not verdict.n else str(verdict.n), verdict.n),
+        Cell(pairs_text(verdict), verdict.n),
         share(verdict.power),
         number(verdict.cost_ratio),
     )
     again = one_line(verdict.command)
     cells = (
-        signed_word(verdict.word),
+        signed_word(verdict.word, f"{verdict.word}, not run" if word_of(claim, [verdict]) == NOT_RUN else ""),
         claim_cell(claim, verdict.reason),
         *(told if numbers else ()),
         paper_value(claim),
         Cell(again, copy=again),
     )
-    name = linking.claim_anchor(full_name(paper, claim))
-    return Row(cells, tags_of(paper, verdict.word), verdict.word == "not testable here", name)
+    word = word_of(claim, [verdict])
+    name = linking.claim_anchor(full_name(paper, claim)) + (f"-{at}" if at else "")
+    return Row(cells, tags_of(paper, word), faint=not verdict.n, anchor=name)
+
+
+def pairs_text(verdict: Verdict) -> str:
+    return "" if not verdict.n else str(verdict.n) if verdict.n == verdict.seeds else f"{verdict.n} of {verdict.seeds}"
 
 
 def deciding(verdict: Verdict) -> Decision | None:
@@ -171,21 +175,29 @@ def deciding(verdict: Verdict) -> Decision | None:
 
 
 def estimate_cell(decision: Decision) -> Cell:
+    """Not ±: a share's interval lies unevenly about it."""
     if decision.estimate is None:
         return Cell("", None)
-    text = interval_text(decision.estimate, decision.interval_low, decision.interval_high, signed=True)
-    return Cell(f"{text} {one_line(decision.unit)}".strip(), decision.estimate, title=one_line(decision.what))
+    text = f"{decision.estimate:.3g}"
+    if decision.interval_low is not None and decision.interval_high is not None:
+        text += f" [{decision.interval_low:.3g}, {decision.interval_high:.3g}]"
+    return Cell(f"{text} {unit_of(decision)}".strip(), decision.estimate, title=one_line(decision.what))
+
+
+def unit_of(decision: Decision) -> str:
+    return "" if decision.unit in ("", "1") else one_line(decision.unit)
 
 
 def limits_of(decision: Decision) -> str:
-    """> 0, < 0.01, 0.9 to 1.1; with the slack that is still undecided."""
+    """> 0, < 0.01, 0.9 to 1.1; with the slack that is still undecided. Of single values the limits are allowed."""
     low, high = decision.low, decision.high
-    slack = f" ± {decision.slack:g}" if decision.slack else ""
+    more, less = ("≥", "≤") if decision.every else (">", "<")
+    slack = f", slack {decision.slack:g}" if decision.slack else ""
     if math.isfinite(low) and math.isfinite(high):
         return f"{low:g} to {high:g}{slack}"
     if math.isfinite(low):
-        return f"> {low:g}{slack}"
-    return f"< {high:g}{slack}" if math.isfinite(high) else ""
+        return f"{more} {low:g}{slack}"
+    return f"{less} {high:g}{slack}" if math.isfinite(high) else "anything"
 
 
 def forest_figure(name: str, verdict: Verdict, at: int = 0) -> Figure | None:
@@ -202,7 +214,7 @@ def forest_figure(name: str, verdict: Verdict, at: int = 0) -> Figure | None:
         dots.append(charts.Dot(d.what, d.estimate, low, high, d.word, tip))
     ranges = sorted({(d.low, d.high) for d in known})
     says = "; ".join(f"{one_line(d.what)}: {estimate_cell(d).text} ({d.word})" for d in known)
-    spec = charts.forest(dots, one_line(known[0].unit) or "estimate", ranges if len(ranges) == 1 else ())
+    spec = charts.forest(dots, unit_of(known[0]) or "estimate", ranges if len(ranges) == 1 else ())
     return Figure(f"forest-{linking.claim_anchor(name)}-{at}", f"{one_line(name)}: {verdict.word}", says, spec)
 
 

@@ -12,7 +12,7 @@ from harness.report.blocks import Cell, Column, Figure, Page, Section, Table
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Collected, pairs_of
 from harness.report.pages.leaderboard import best_rows, board_tags, verdict_cell
-from harness.report.words import ARROWS, command, interval, number, seconds, settings, short, signed_word, task_label
+from harness.report.words import ARROWS, command, interval, number, plural, seconds, settings, short, signed_word, task_label
 from harness.showing import one_line
 from harness.stats import Interval, paired_interval
 
@@ -45,7 +45,7 @@ def board_pairs(found: Collected, compared: tuple[str, str] | None) -> Iterator[
         if compared is None:
             rows = best_rows(board)[:2]
         else:
-            by_name = {name: row for row in board.rows for name in (row.method, linking.ref_of(found, row))}
+            by_name = {name: row for row in board.rows for name in (row.method, row.ref)}
             rows = [by_name[name] for name in compared if name in by_name]
         if len(rows) == 2:
             a, b = rows
@@ -62,8 +62,8 @@ def lead_of(found: Collected, pairs: list[Pair], compared: tuple[str, str] | Non
     if compared is None and pairs:
         open_ = sum(1 for board, _, _, d in pairs if verdict_cell(d, board.metric.better).value == "open")
         yield (
-            f"The best two of each of {len(pairs)} boards: on {open_} of them the difference could be chance (its 95 % "
-            "interval holds zero). They were chosen after looking, so a gap that is just clear is no proof; "
+            f"The best two of each of {plural(len(pairs), 'board')}: on {open_} of them the difference could be chance (its "
+            "95 % interval holds zero). They were chosen after looking, so a gap that is just clear is no proof; "
             "`harness report --compare A B` compares two of your choice."
         )
     elif compared is not None:
@@ -74,7 +74,7 @@ def lead_of(found: Collected, pairs: list[Pair], compared: tuple[str, str] | Non
             for w, said in (("better", f"where {a} is better"), ("worse", f"where {b} is better"), ("open", "open"))
             if w in words
         )
-        yield f"{a} against {b}: {len(pairs)} boards have both" + (f"; {told}." if told else ".")
+        yield f"{a} against {b}: {plural(len(pairs), 'board')} with both" + (f"; {told}." if told else ".")
     else:
         yield "Nothing to compare yet: a board needs two methods; `harness run vision` makes some."
 
@@ -110,7 +110,7 @@ def methods_table(found: Collected, pairs: list[Pair], compared: tuple[str, str]
         cells = (
             Cell(task_label(board), href=linking.board_href(board), title=settings(board)),
             Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
-            *(Cell(short(row.method), row.method, linking.method_file(linking.ref_of(found, row))) for row in (a, b)),
+            *(Cell(short(row.method), row.method, linking.method_file(row.ref)) for row in (a, b)),
             interval(a.interval, hrefs[0]),
             interval(b.interval, hrefs[1]),
             interval(difference, hrefs[0], signed=True),

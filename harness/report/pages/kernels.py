@@ -10,7 +10,20 @@ from harness.records import case_text, short_count
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Figure, Page, Row, Section, Table
 from harness.report.collecting import Collected
-from harness.report.words import RATES, SECONDS, command, conditions, count, in_units, number, seconds, share, short, where
+from harness.report.words import (
+    RATES,
+    SECONDS,
+    command,
+    conditions,
+    count,
+    in_units,
+    number,
+    plural,
+    seconds,
+    share,
+    short,
+    where,
+)
 from harness.showing import one_line
 
 COLD = "_cold"
@@ -19,8 +32,8 @@ COLD = "_cold"
 def make_page(found: Collected) -> Page:
     boards = found.kernels
     lead = (
-        f"{len(boards)} kernels. Each implementation was checked against float64 before and after it was timed; one whose "
-        "result is wrong has no time. × is the multiple of the time in which the same bytes are copied on the same machine.",
+        f"{plural(len(boards), 'kernel')}. Each implementation was checked against float64 before and after it was timed; "
+        "one whose result is wrong has no time. × is the multiple of the time of a copy of as many bytes on the same machine.",
     )
     if not boards:
         lead = ("No kernel is timed yet; `harness run kernels` does it.",)

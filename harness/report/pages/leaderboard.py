@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from harness.leaderboard import Board, Row
+from harness.pooling import Pool
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Figure, Page, Section, Span, Table
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Collected
 from harness.report.words import (
     ARROWS,
+    anchor,
     command,
     conditions,
     count,
     interval,
     number,
+    plural,
     seconds,
     settings,
     short,
     signed_word,
+    size,
     task_label,
+    where,
 )
 from harness.showing import one_line
 from harness.stats import Interval
@@ -29,18 +35,19 @@ from harness.stats import Interval
 ROLES = {"baseline": "baseline", "ablation": "ablation", "control": "control", "oracle": "oracle"}
 FURTHER = 3  # metrics beside the ranking one; the CSV of the attempts has all
 FEW = 5
+MOST_PROFILES = 6  # lines that can be told apart
 
 
 def make_page(found: Collected) -> Page:
     boards = found.boards
     lead = (
-        f"{len(boards)} boards, each of one task, net, training, budget, device, dtype, threads and torch version: "
+        f"{plural(len(boards), 'board')}, each of one task, net, training, budget, device, dtype, threads and torch version: "
         "only what agrees in these is compared. Best first; every number leads to its attempts.",
     )
     if not boards:
         lead = ("No attempt of a trial that measures quality is recorded yet; `harness run vision` makes some.",)
     filters = ("task", "device", "machine", "method")
-    sections = tuple(board_section(found, board) for board in boards)
+    sections = (*(board_section(found, board) for board in boards), *map(pool_section, found.pools))
     return Page("leaderboard.html", "leaderboard", "Leaderboard", lead, sections, filters=filters, contents=len(boards) > 3)
 
 
@@ -52,68 +59,148 @@ def board_section(found: Collected, board: Board) -> Section:
     )
 
 
+def pool_section(pool: Pool) -> Section:
+    """Several tasks together. It serves no verdict, and says so."""
+    name = anchor("pool", pool.tasks, sorted(map(str, pool.shared.items())))
+    lines = ["In brackets: 95 %, by a bootstrap within each task. It serves no verdict; below 10 seeds it is too narrow."]
+    if pool.metric:
+        lines.append("IQM: the mean of the middle half of all seeds and tasks together.")
+    else:
+        lines.append("The tasks rank by different metrics, so there is no mean over them.")
+    lines += [f"Left out: {short(method)}: {one_line(why)}." for method, why in pool.left_out.items()]
+    columns = [Column("mean rank", "right"), Column("method", "short")]
+    columns += [Column(f"IQM {one_line(pool.metric.name)} {ARROWS[pool.metric.better]}", "right")] if pool.metric else []
+    columns += (
+        [Column(f"P(beats {short(pool.baseline)})", "right", "the chance that a run is better than one of the baseline's")]
+        if pool.baseline
+        else []
+    )
+    columns += [*(Column(one_line(task), "right") for task in pool.tasks), Column("seeds", "right"), Column("failed", "right")]
+    rows = []
+    for row in pool.rows:
+        cells = [Cell(f"{row.mean_rank:.1f}", row.mean_rank), Cell(short(row.method), row.method, linking.method_file(row.ref))]
+        cells += [bracketed(row.iqm, 4)] if pool.metric else []
+        cells += [bracketed(row.improvement, 2)] if pool.baseline else []
+        cells += [*map(interval, row.intervals), count(row.runs), count(row.n_failed)]
+        rows.append(Line(tuple(cells), {"method": short(row.method)}))
+    title = f"{plural(len(pool.tasks), 'task')} together"
+    table = Table(
+        f"pool-{name}",
+        tuple(columns),
+        tuple(rows),
+        title,
+        command="harness leaderboard",
+        figures=tuple(profile_figure(pool, name)),
+    )
+    where_ = where({**pool.shared})
+    return Section(name, f"{title}: {', '.join(map(one_line, pool.tasks))}", text=(where_, *lines), tables=(table,))
+
+
+def bracketed(found: Interval | None, digits: int) -> Cell:
+    """Not ±: a bootstrap's interval lies as it likes about its estimate."""
+    if found is None:
+        return Cell("")
+    ends = "" if found.low is None or found.high is None else f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
+    return Cell(f"{found.mean:.{digits}g}{ends}", found.mean)
+
+
+def profile_figure(pool: Pool, name: str) -> Iterator[Figure]:
+    """The share of runs that are better than a threshold: whose line is above is better there. The best few of the table."""
+    if pool.metric is None or len(pool.taus) < 2:
+        return
+    lines = {
+        row.method: [(tau, y, y, y) for tau, y in zip(pool.taus, row.profile, strict=True)] for row in pool.rows[:MOST_PROFILES]
+    }
+    metric = one_line(pool.metric.name)
+    says = f"Share of runs with a better {metric} than the threshold, for the {len(lines)} methods of the best mean rank."
+    yield Figure(
+        f"profile-{name}",
+        "Performance profile",
+        says,
+        charts.curves(lines, f"{metric} threshold", "share of runs", marks=False),
+    )
+
+
 def board_tags(board: Board) -> dict[str, str]:
     return {"task": task_label(board), "device": str(board.shared["device"]), "machine": one_line(board.shared["machine"])}
 
 
+Made = tuple[Column, Callable[[Row, str], Cell]]
+
+
 def board_table(found: Collected, board: Board) -> Table:
-    metric = board.metric
-    sized = any(row.params is not None for row in board.rows)
-    regions = sorted({region for row in board.rows for region in row.timings})
-    further = [m for m in board.further if any(m.name in row.others for row in board.rows)][:FURTHER]
-    columns = [
-        Column("#", "right"),
-        Column("method", "short"),
-        Column("role", "short"),
-        Column("95 % interval", title="on a scale that the board's rows share"),
-        Column(
-            f"{one_line(metric.name)} {ARROWS[metric.better]}",
-            "right",
-            f"mean over seeds, ± half the 95 % t interval; {metric.unit}",
-        ),
-    ]
-    columns += (
-        [Column(f"− {one_line(board.baseline)}", "right", "paired difference to the baseline, seed by seed")]
-        if board.baseline
-        else []
-    )
-    columns += [Column(f"{one_line(m.name)} {ARROWS[m.better]}", "right", m.unit) for m in further]
-    columns += [
-        Column(one_line(region).replace("_", " "), "right", "median of the fresh processes' medians") for region in regions
-    ]
-    columns += [Column("params", "right")] if sized else []
-    columns += [
-        Column("solve", "right", "median seconds of one solve; indicative, as trials may have run side by side"),
-        Column("ok/failed", "right"),
-    ]
+    columns = list(columns_of(found, board))
     rows = []
-    low, high = scale(board.rows)
-    for rank, row in enumerate(board.rows, 1):
+    for row in board.rows:
         href = linking.attempts_href(board, row.method)
-        ref = linking.ref_of(found, row)
-        cells: list[Cell] = [
-            Cell(str(rank) if row.ranked else "–", rank),
-            Cell(short(row.method), row.method, linking.method_file(ref)),
-            Cell(row.role),
-            Cell("", None, span=span_of(row.interval, low, high)),
-            interval(row.interval, href),
-        ]
-        cells += [interval(row.difference, href, signed=True)] if board.baseline else []
-        cells += [number(row.others.get(m.name), href) for m in further]
-        cells += [seconds(middle(row.timings.get(region))) for region in regions]
-        cells += [size_cell(row)] if sized else []
-        cells += [seconds(row.solve_s), outcome_cell(row, href)]
         tags = {**board_tags(board), "method": short(row.method)}
-        rows.append(Line(tuple(cells), tags, faint=not row.ranked or row.n_ok + row.n_failed < FEW))
+        faint = not row.ranked or row.n_ok + row.n_failed < FEW
+        rows.append(Line(tuple(make(row, href) for _, make in columns), tags, faint))
     return Table(
         name=f"board-{linking.board_anchor(board)}",
-        columns=tuple(columns),
+        columns=tuple(column for column, _ in columns),
         rows=tuple(rows),
         title=f"{task_label(board)}: methods",
         sql=board_sql(board),
-        command=board_command(found, board),
+        command=board_command(board),
         figures=tuple(cost_figure(board)),
     )
+
+
+def columns_of(found: Collected, board: Board) -> Iterator[Made]:
+    """The columns of a board, each with what makes its cells; those that would be empty are left out."""
+    metric, (low, high) = board.metric, scale(board.rows)
+    yield Column("#", "right", "the ranks that it can have: ties are not broken by chance"), lambda row, _: rank_cell(row)
+    yield Column("method", "short"), lambda row, _: Cell(short(row.method), row.method, linking.method_file(row.ref))
+    yield Column("role", "short"), lambda row, _: Cell(row.role)
+    yield (
+        Column("95 % interval", title="on a scale that the board's rows share"),
+        lambda row, _: Cell("", None, span=span_of(row.interval, low, high)),
+    )
+    heading = f"{one_line(metric.name)} {ARROWS[metric.better]}"
+    yield (
+        Column(heading, "right", f"mean over seeds, ± half the 95 % t interval; {metric.unit}"),
+        lambda row, href: interval(row.interval, href),
+    )
+    if board.baseline:
+        heading = f"− {one_line(board.baseline)}"
+        yield (
+            Column(heading, "right", "paired difference, seed by seed"),
+            lambda row, href: interval(row.difference, href, signed=True),
+        )
+    for m in [m for m in board.further if any(m.name in row.others for row in board.rows)][:FURTHER]:
+        yield Column(f"{one_line(m.name)} {ARROWS[m.better]}", "right", m.unit), partial(further_cell, m.name)
+    for region in sorted({region for row in board.rows for region in row.timings}):
+        yield (
+            Column(one_line(region).replace("_", " "), "right", "median of the fresh processes' medians"),
+            partial(timing_cell, region),
+        )
+    if any(row.params is not None for row in board.rows):
+        yield Column("params", "right"), lambda row, _: size_cell(row)
+    if any(row.peak_bytes is not None for row in board.rows):
+        yield (
+            Column("memory", "right", "median of the peaks; on a CPU of the whole process"),
+            lambda row, _: size(row.peak_bytes),
+        )
+    told = "median seconds of one solve; indicative, as trials may have run side by side"
+    yield Column("solve", "right", told), lambda row, _: seconds(row.solve_s)
+    yield Column("ok/failed", "right"), outcome_cell
+
+
+def rank_cell(row: Row) -> Cell:
+    if row.rank is None:
+        return Cell("–")
+    best, worst = row.rank
+    return Cell(str(best) if best == worst else f"{best}–{worst}", best + worst / 1000)
+
+
+def further_cell(metric: str, row: Row, href: str) -> Cell:
+    return number(row.others.get(metric), href)
+
+
+def timing_cell(region: str, row: Row, href: str) -> Cell:
+    medians = row.timings.get(region)
+    return seconds(sorted(medians)[len(medians) // 2]) if medians else Cell("")
 
 
 def size_cell(row: Row) -> Cell:
@@ -126,10 +213,6 @@ def size_cell(row: Row) -> Cell:
 def outcome_cell(row: Row, href: str) -> Cell:
     text = f"{row.n_ok}/{row.n_failed}"
     return Cell(text, row.n_ok, href, mark="bad" if row.n_failed else "")
-
-
-def middle(medians: Sequence[float] | None) -> float | None:
-    return sorted(medians)[len(medians) // 2] if medians else None
 
 
 def scale(rows: Iterable[Row]) -> tuple[float, float]:
@@ -167,7 +250,7 @@ def notes(board: Board) -> list[str]:
         )
     few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
     if few < FEW:
-        lines.append(f"{few} seed{'s' if few != 1 else ''} only: the intervals are indicative; `--seeds 10` gives better ones.")
+        lines.append(f"{plural(few, 'seed')} only: the intervals are indicative; `--seeds 10` gives better ones.")
     return lines
 
 
@@ -186,8 +269,9 @@ def board_sql(board: Board) -> str:
     return f"SELECT method, method_params, net, mean, sd, n_ok, n_failed FROM v_leaderboard WHERE {wanted}"
 
 
-def board_command(found: Collected, board: Board) -> str:
-    return command("harness", "leaderboard", "--machine", str(board.shared["machine"]))
+def board_command(board: Board) -> str:
+    task = str(board.shared["task"]).rpartition("/")[2]
+    return command("harness", "leaderboard", "--task", task, "--machine", str(board.shared["machine"]))
 
 
 def cost_figure(board: Board) -> list[Figure]:

@@ -8,19 +8,14 @@ from harness.kernels.ceilings import MachineCheck
 from harness.report import charts
 from harness.report.blocks import Cell, Fact, Figure, Page, Section, Table, to_columns, to_row
 from harness.report.collecting import Collected, Machine
-from harness.report.words import anchor, command, conditions, rate, seconds, share
+from harness.report.words import anchor, command, conditions, plural, rate, seconds, share
 from harness.showing import one_line
 
 FACTS_SQL = "SELECT kind, name, facts FROM facts"
 
 
 def make_page(found: Collected) -> Page:
-    n = len(found.machines)
-    lead = (
-        (f"{n} machine{'s' if n != 1 else ''}. Numbers of different machines are never pooled.",)
-        if n
-        else ("No machine is known yet.",)
-    )
+    lead = (f"{plural(len(found.machines), 'machine')}. Numbers of different machines are never pooled.",)
     sections = [machine_section(machine) for machine in found.machines]
     sections += [environment_section(name, facts) for name, facts in sorted(found.environments.items())]
     if found.data:
@@ -138,7 +133,7 @@ def environment_section(name: str, facts: object) -> Section:
         rows,
         "Packages",
         sql=sql,
-        folded=f"{len(rows)} packages",
+        folded=plural(len(rows), "package"),
     )
     return Section(
         anchor("environment", name), f"Environment {one_line(name)[:16]}", tuple(rest), tables=(table,) if rows else ()

@@ -24,6 +24,7 @@ from harness.report.words import (
     last_line,
     literal,
     number,
+    plural,
     seconds,
     settings,
     short,
@@ -52,7 +53,7 @@ def uses_of(found: Collected) -> dict[str, list[tuple[int, int]]]:
     uses: dict[str, list[tuple[int, int]]] = {}
     for i, board in enumerate(found.boards):
         for at, row in enumerate(board.rows):
-            uses.setdefault(linking.ref_of(found, row), []).append((i, at))
+            uses.setdefault(row.ref, []).append((i, at))
     return uses
 
 
@@ -104,7 +105,8 @@ def index_page(found: Collected, uses: dict[str, list[tuple[int, int]]]) -> Page
         command="harness list methods",
     )
     lead = (
-        f"{len(uses)} methods were run. Each has a page: its paper's claims, every seed, curves, cost, failures, how to rerun.",
+        f"{plural(len(uses), 'method')} were run. Each has a page: its paper's claims, every seed, curves, cost, "
+        "failures, how to run it again.",
     )
     return Page(
         "methods.html", "methods", "Methods", lead, (Section("all", "All methods", tables=(table,)),), filters=("paper",)
@@ -275,7 +277,7 @@ def seeds_table(found: Collected, board: Board, row: Row, base: Row | None, name
         if own
         else ()
     )
-    methods = ", ".join(literal(linking.ref_of(found, r)) for r in ([row, base] if base is not None and pair else [row]))
+    methods = ", ".join(literal(r.ref) for r in ([row, base] if base is not None and pair else [row]))
     shared = board.shared
     wanted = conditions(
         task=shared["task"], machine=shared["machine"], device=shared["device"], quantity=metric.name, part="test"
@@ -283,7 +285,13 @@ def seeds_table(found: Collected, board: Board, row: Row, base: Row | None, name
     chosen = f"{wanted} AND method IN ({methods}) ORDER BY method, seed"
     sql = f"SELECT method, seed, value, attempt_id FROM measurements WHERE {chosen}"
     return Table(
-        f"seeds-{name}-t", tuple(columns), tuple(rows), title, sql=sql, figures=figures, folded=f"{len(rows)} seeds in numbers"
+        f"seeds-{name}-t",
+        tuple(columns),
+        tuple(rows),
+        title,
+        sql=sql,
+        figures=figures,
+        folded=f"{plural(len(rows), 'seed')} in numbers",
     )
 
 
@@ -325,7 +333,7 @@ def curve_table(found: Collected, i: int, at: int, base: int | None, name: str) 
     wanted = conditions(
         task=shared["task"],
         machine=shared["machine"],
-        method=linking.ref_of(found, board.rows[at]),
+        method=board.rows[at].ref,
         quantity=quantity,
         part="test",
     )

@@ -10,7 +10,7 @@ from harness.records import FAILURES
 from harness.report import linking
 from harness.report.blocks import Card, Cell, Column, Page, Row, Section, Table
 from harness.report.collecting import Attempt, Collected
-from harness.report.pages.claims import NOT_JUDGED, WORDS, count_words
+from harness.report.pages.claims import NOT_RUN, WORDS, count_words
 from harness.report.pages.leaderboard import best_rows, board_tags, scale, span_of, verdict_cell
 from harness.report.words import (
     ARROWS,
@@ -19,6 +19,7 @@ from harness.report.words import (
     interval,
     last_line,
     moment,
+    plural,
     seconds,
     settings,
     short,
@@ -54,18 +55,15 @@ def verdict(found: Collected) -> str:
     if regressed:
         parts.append(f"{regressed} series regressed")
     if failed:
-        parts.append(f"{failed} trials failed")
+        parts.append(f"{plural(failed, 'trial')} failed")
     if not parts:
         parts.append("Nothing failed" + (" and nothing regressed" if any(m.verdicts.judged for m in found.machines) else ""))
     words = count_words(found)
     judged = {w: n for w, n in words.items() if w in WORDS[:3]}
     claims = ", ".join(f"{n} {w}" for w, n in sorted(judged.items(), key=lambda item: WORDS.index(item[0])))
     end = f"Claims: {claims}." if judged else ""
-    suites = len({row["suite"] for row in found.counts})
-    machines = len(found.machines)
-    ran = (
-        f"{total:,} attempts of {suites} suite{'s' if suites != 1 else ''} on {machines} machine{'s' if machines != 1 else ''}"
-    )
+    suites = plural(len({row["suite"] for row in found.counts}), "suite")
+    ran = f"{plural(total, 'attempt')} of {suites} on {plural(len(found.machines), 'machine')}"
     return f"{'; '.join(parts)}: {ran}. {end}".strip()
 
 
@@ -85,9 +83,9 @@ def cards(found: Collected) -> Iterator[Card]:
         yield Card("Worse", "–", "too few nights to judge yet", "nightly.html", "none")
     words = count_words(found)
     decided = sum(words.get(w, 0) for w in WORDS[:2])
-    told = ", ".join(f"{words[w]} {w}" for w in (*WORDS, NOT_JUDGED) if words.get(w))
+    told = ", ".join(f"{words[w]} {w}" for w in (*WORDS, NOT_RUN) if words.get(w))
     yield Card("Claims decided", f"{decided} of {sum(words.values())}", told, "claims.html", "plain")
-    yield Card("Boards", str(len(found.boards)), f"and {len(found.kernels)} kernels", "leaderboard.html", "plain")
+    yield Card("Boards", str(len(found.boards)), f"and {plural(len(found.kernels), 'kernel')}", "leaderboard.html", "plain")
 
 
 def boards_section(found: Collected) -> Section | None:
@@ -130,7 +128,7 @@ def best_row(found: Collected, board: Board) -> Row | None:
     cells = (
         Cell(task_label(board), href=linking.board_href(board), title=settings(board)),
         Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
-        Cell(short(best.method), best.method, linking.method_file(linking.ref_of(found, best))),
+        Cell(short(best.method), best.method, linking.method_file(best.ref)),
         Cell("", None, span=span_of(best.interval, low, high)),
         interval(best.interval, href),
         Cell(one_line(board.baseline) or "–"),
