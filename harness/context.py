@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from harness.errors import BudgetSpent, HarnessError, Unsupported
-from harness.identity import stream_seed
+from harness.identity import canonical, stream_seed
 
 Stage = Literal["load", "solve", "score"]
 CLOSED_IN_SOLVE = ("split", "held")
@@ -108,6 +108,10 @@ class Context:
         if self.stage == "solve" and stream.split("/")[0] in CLOSED_IN_SOLVE:
             raise HarnessError(f"stream {stream!r} belongs to the task's load and is closed in solve; use a name of your own")
         return stream_seed(self._root_seed, self._seed, self._task, stream)
+
+    def draw_anew(self, purpose: str) -> None:
+        """From here on every stream is another one, as if the task were another: only trials of this purpose draw the same."""
+        self._task = canonical([self._task, purpose])
 
     def generator(self, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
         """A torch generator of its own for a named stream: "order", "init/layers.0.weight", "noise" ..."""

@@ -62,8 +62,9 @@ def series_key(fields: Mapping[str, Any]) -> str:
 
 
 def trial_id(fields: Mapping[str, Any]) -> str:
-    """Names a trial with its code, data and torch: what is done need not run again."""
-    return digest({"series": series_key(fields), **{name: fields[name] for name in TRIAL}})
+    """Names a trial with its code, data and torch, and with what tuning chose: what is done need not run again."""
+    chosen = {"tuned": fields["tuned"]["values"]} if fields.get("tuned") else {}
+    return digest({"series": series_key(fields), **{name: fields[name] for name in TRIAL}, **chosen})
 
 
 def pair_key(fields: Mapping[str, Any]) -> str:

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Reals = NDArray[np.float64]
 
-SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine")
-JSON_TEXT = ("method_params", "task_params", "net", "train", "budget", "matched")
+SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine", "tuning")
+JSON_TEXT = ("method_params", "task_params", "net", "train", "budget", "tuning", "matched", "tuned")
 # Attempts that agree in these differ in seed and numbers only.
-ALIKE = (*SHARED, "matched", "method", "method_params", "role", "kind", "declared")
+ALIKE = (*SHARED, "matched", "tuned", "method", "method_params", "role", "kind", "declared")
 # One number an attempt, in lists that go with the list of places.
 BY_PLACE = ("pairs", "outcomes", "solve_s", "peak_bytes", "params")
+TUNED = ("trials", "failed", "cost_s")
 OTHER, OK, FAILED, UNSUPPORTED = range(4)  # outcomes
 
 
@@ -61,6 +62,7 @@ class Row:
     difference: method - baseline, seed by seed, on the board's first metric. others: means of the further metrics.
     timings: region -> medians of each fresh process, seconds. mismatch: of matched parameters or FLOPs, a share; match: what
     was matched, to which method, and for FLOPs how much of the work was counted.
+    tuned: over its seeds, the tuning trials, those that failed, their seconds, and the values that were chosen, by name.
     attempts: the ids of all that the row rests on, timed ones too, in their order.
     solve_s, peak_bytes: medians over ok attempts; peak_bytes: of the device, on a CPU of the process.
     flops: of training on one item, where they were matched.
@@ -87,6 +89,7 @@ class Row:
     peak_bytes: float | None = None
     flops: float | None = None
     match: Mapping[str, Any] | None = None
+    tuned: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ WITH latest AS MATERIALIZED (
     SELECT attempt_id, row_number() OVER (ORDER BY attempt_id) - 1 AS place
     FROM (SELECT coalesce(max(attempt_id) FILTER (status <> 'unsupported'), max(attempt_id)) AS attempt_id
           FROM attempts
-          WHERE machine = $machine AND status <> 'interrupted' AND kind <> 'kernel'
+          WHERE machine = $machine AND status <> 'interrupted' AND kind NOT IN ('kernel', 'tuning')
                 AND annotation IS DISTINCT FROM 'invalid' {{chosen}}
           GROUP BY {{key}})),
 groups AS (
@@ -557,6 +560,7 @@ def make_row(
         flops=matched_flops(matched),
         attempts=ids_of(method, latest),
         match=match_of(matched) if matched else None,
+        tuned=tuned_of(method),
     )
 
 
@@ -576,6 +580,19 @@ def match_of(matched: Mapping[str, Any]) -> dict[str, Any]:
     """What the reader of a result must know of its match. A share that is no number was written by a stranger."""
     shares = {name: matched[name] for name in ("counted", "target_counted") if is_number(matched.get(name))}
     return {name: matched.get(name) for name in ("unit", "to", "where", "value", "uncounted") if name in matched} | shares
+
+
+def tuned_of(method: Method) -> dict[str, Any] | None:
+    """What tuning a method cost and chose, in all its seeds together."""
+    found = [(g.texts["tuned"], len(g.places)) for g in method.groups if g.is_quality and isinstance(g.texts["tuned"], dict)]
+    if not found:
+        return None
+    sums = {name: sum(n * tuned[name] for tuned, n in found if is_number(tuned.get(name))) for name in TUNED}
+    chosen: dict[str, list[Any]] = {}
+    for values in (tuned["values"] for tuned, _ in found if isinstance(tuned.get("values"), dict)):
+        for name, value in sorted(values.items()):
+            chosen.setdefault(name, []).append(value)
+    return {**sums, "values": chosen}
 
 
 def measured(values: Reals) -> list[float]:

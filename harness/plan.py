@@ -17,10 +17,11 @@ from harness.errors import HarnessError, MissingError, NothingSelected
 from harness.identity import digest, pair_key, series_key, trial_id
 from harness.nets import Net, Train
 from harness.records import FAILURES, KERNEL_REGIONS, KERNELS, Trial
-from harness.specs import Component, Implementation, Kernel, Learner, Method, Params, Task, Track
-from harness.suite import TIMING_PROCESSES, KernelEntry, MethodEntry, Suite, TaskEntry, expand, matches, resolve_params
+from harness.specs import Component, Implementation, Kernel, Learner, Method, Metric, Params, Task, Track
+from harness.suite import TIMING_PROCESSES, KernelEntry, MethodEntry, Suite, TaskEntry, Tuning, expand, matches, resolve_params
+from harness.tuning import Tried, best, points
 
-KINDS = ("quality", "timing", "kernel")  # in the order in which they run: what is timed runs when all else is done
+KINDS = ("tuning", "quality", "timing", "kernel")  # in the order in which they run: what is timed runs when all else is done
 State = Literal["done", "missing", "failed", "unsupported"]
 
 
@@ -111,6 +112,7 @@ class Plan:
     suite: str
     planned: tuple[Planned, ...]
     notes: tuple[Note, ...] = ()
+    waiting: int = 0  # trials whose settings are not chosen yet: the tuning trials that are missing come first
 
     def count(self, state: State) -> int:
         return sum(p.state == state for p in self.planned)
@@ -127,11 +129,20 @@ class Plan:
         return sum(known) * len(ids) / len(known) if known else (0.0 if not ids else None)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What is known of tuning trials, by trial id: how they ended, and the scores of those that ended well."""
+
+    done: Mapping[str, Done]
+    scores: Mapping[str, float]
+
+
 @dataclass
 class Notes:
-    """Counts of skipped trials by reason."""
+    """Counts of skipped trials by reason, and of those that wait."""
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    waiting: int = 0
 
     def add(self, what: str, mend: str, trials: int = 1) -> None:
         self.counts[what, mend] = self.counts.get((what, mend), 0) + trials
@@ -147,13 +158,21 @@ def make_plan(
     done: Mapping[str, Done],
     matched: Mapping[str, Matched],
     times: Mapping[str, float] | None = None,
+    scores: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Expand the suite. done: by trial id; matched: by MatchRequest.key; times: seconds by series key, on this machine."""
+    """Expand the suite. done: by trial id; matched: by MatchRequest.key; times: seconds by series key, on this machine.
+
+    scores: of the tuning trials that ended well, on the validation part, by trial id.
+    """
     notes = Notes()
-    trials = [*expand_trials(suite, catalogue, here, matched, notes), *expand_kernel_trials(suite, catalogue, here, notes)]
+    tried = Ended(done, scores or {})
+    trials = [
+        *expand_trials(suite, catalogue, here, matched, tried, notes),
+        *expand_kernel_trials(suite, catalogue, here, notes),
+    ]
     trials.sort(key=pairs_first)
     planned = [Planned(t, state_of(t, done), (times or {}).get(t.series_key)) for t in trials]
-    return Plan(suite.name, tuple(fill_predictions(planned)), notes.made())
+    return Plan(suite.name, tuple(fill_predictions(planned)), notes.made(), notes.waiting)
 
 
 def pairs_first(trial: Trial) -> tuple[Any, ...]:
@@ -231,7 +250,7 @@ def filled(entry: MethodEntry | TaskEntry | KernelEntry, model: type[Params]) ->
 
 
 def expand_trials(
-    suite: Suite, catalogue: Catalogue, here: Here, matched: Mapping[str, Matched], notes: Notes
+    suite: Suite, catalogue: Catalogue, here: Here, matched: Mapping[str, Matched], tried: Ended, notes: Notes
 ) -> Iterator[Trial]:
     for use in expand_uses(suite, catalogue):
         for device in suite.devices:
@@ -243,7 +262,7 @@ def expand_trials(
             if reason:
                 notes.add(*reason, trials=len(kept))
                 continue
-            yield from trials_of(use, device, kept, suite, catalogue, here, matched, notes)
+            yield from trials_of(use, device, kept, suite, catalogue, here, matched, tried, notes)
 
 
 def seeds_of(suite: Suite) -> list[tuple[str, int]]:
@@ -279,7 +298,7 @@ def datasets_of(task: Task, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 def trials_of(
     use: Use, device: str, seeds: Sequence[tuple[str, int]], suite: Suite, catalogue: Catalogue, here: Here,
-    matched: Mapping[str, Matched], notes: Notes,
+    matched: Mapping[str, Matched], tried: Ended, notes: Notes,
 ) -> Iterator[Trial]:  # fmt: skip
     if why := unmatchable(use, suite, catalogue):
         notes.add(f"{use.method.name} cannot be matched on {use.task.name}: {why}", "give it both, or exclude it",
@@ -306,15 +325,119 @@ def trials_of(
         "paper": catalogue.paper_of(use.method.plugin), "task": use.task.ref, "task_params": dict(use.task_params), "net": net,
         "train": use.train.model_dump(mode="json") if use.train else None, "budget": budget_of(use, suite), "tuning": None,
         "device": device, "dtype": suite.dtype, "threads": suite.threads, "root_seed": suite.root_seed, "matched": match,
+        "tuned": None,
         "code_digest": catalogue.code_digest(use.method, use.task, use.track),
         "data_digest": data_digest(use, catalogue), "torch_version": here.torch_version,
     }  # fmt: skip
+    tuned = Choices()
+    if suite.tuning is not None:
+        metric = tuning_metric(use, suite.tuning, suite, catalogue)
+        if metric is None:
+            notes.add(f"{use.method.name} cannot be tuned on {use.task.name}: nothing that ranks is measured there",
+                      "name a metric of the task in tuning.metric, or exclude it", trials=len(seeds))  # fmt: skip
+            return
+        shared = untuned(shared, suite.tuning) | {"tuning": suite.tuning.rule(metric.name)}
+        tuned = tune(shared, suite.tuning, tuned_names(use, suite.tuning), metric, tuning_seeds(seeds, suite), tried)
+        yield from tuned.trials
     for kind, seed in seeds:
         measure = quantities(use, suite, catalogue) if kind == "quality" else timed_regions(suite)
-        fields = {**shared, "kind": kind, "seed": seed}
+        settings = seed if kind == "quality" else tuning_seeds(seeds, suite)[0]
+        if settings in tuned.waiting:
+            notes.waiting += 1
+            continue
+        if settings in tuned.unsupported:
+            notes.add(f"{use.method.name} cannot be tuned on {use.task.name}: every tuning trial is unsupported",
+                      "`harness logs` of one of them says why; exclude it, or leave tuning out")  # fmt: skip
+            continue
+        fields = {**shared, "kind": kind, "seed": seed, "tuned": tuned.chosen.get(settings)}
         yield Trial(
             **fields, measure=measure, series_key=series_key(fields), trial_id=trial_id(fields), pair_key=pair_key(fields)
         )
+
+
+# Tuning ---------------------------------------------------------------------------------------------------------------
+
+
+def tuned_names(use: Use, tuning: Tuning) -> list[str]:
+    """The dimensions of the space that a method has: those of the reference training around a component, its own parameters."""
+    have = {f"method.{name}" for name in use.method_params} | (
+        {f"train.{n}" for n in Train.model_fields} if use.train else set()
+    )
+    return sorted(have & set(tuning.space))
+
+
+def tuning_metric(use: Use, tuning: Tuning, suite: Suite, catalogue: Catalogue) -> Metric | None:
+    """What points are scored by: the metric that the suite names, else the first that is measured and that ranks."""
+    known = {m.name: m for m in use.task.spec.metrics if m.better != "neither"}
+    wanted = quantities(use, suite, catalogue) if tuning.metric is None else (tuning.metric,)
+    return next((known[name] for name in wanted if name in known), None)
+
+
+def tuning_seeds(seeds: Sequence[tuple[str, int]], suite: Suite) -> list[int]:
+    """Each seed is tuned for by itself, on its own split. What is timed takes the settings of the first one."""
+    return [seed for kind, seed in seeds if kind == "quality"] or [suite.seeds[0]]
+
+
+def untuned(shared: Mapping[str, Any], tuning: Tuning) -> dict[str, Any]:
+    """A trial's fields without the settings that its point brings: identities and boards must not depend on what they were."""
+
+    def without(settings: Mapping[str, Any] | None, owner: str) -> dict[str, Any] | None:
+        return (
+            None
+            if settings is None
+            else {name: value for name, value in settings.items() if f"{owner}.{name}" not in tuning.space}
+        )
+
+    matched = shared["matched"] and {**shared["matched"], "train": without(shared["matched"]["train"], "train")}
+    kept = {"train": without(shared["train"], "train"), "method_params": without(shared["method_params"], "method")}
+    return {**shared, **kept, "matched": matched}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Tuning trials, and by seed what they chose (`Trial.tuned`). waiting: where some must run; unsupported: where none can."""
+
+    trials: tuple[Trial, ...] = ()
+    chosen: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    waiting: frozenset[int] = frozenset()
+    unsupported: frozenset[int] = frozenset()
+
+
+def tune(
+    shared: Mapping[str, Any], tuning: Tuning, names: Sequence[str], metric: Metric, seeds: Iterable[int], ended: Ended
+) -> Choices:
+    """A trial for each point and seed, and the best point of each seed whose trials have all ended."""
+    found = {seed: list(tuning_trials(shared, tuning, names, metric, seed)) for seed in seeds} if names else {}
+    states = {seed: {state_of(trial, ended.done) for trial in trials} for seed, trials in found.items()}
+    waiting = frozenset(seed for seed, seen in states.items() if "missing" in seen)
+    unsupported = frozenset(seed for seed, seen in states.items() if seen == {"unsupported"})
+    chosen = {s: choose(trials, metric, ended) for s, trials in found.items() if s not in waiting | unsupported}
+    return Choices(tuple(t for trials in found.values() for t in trials), chosen, waiting, unsupported)
+
+
+def tuning_trials(
+    shared: Mapping[str, Any], tuning: Tuning, names: Sequence[str], metric: Metric, seed: int
+) -> Iterator[Trial]:
+    """A trial for each point. Its pair is that of the trial that it tunes for, so that a shard holds both."""
+    pair = pair_key({**shared, "kind": "quality", "seed": seed})
+    for number, values in enumerate(points(tuning, names, shared["root_seed"], seed)):
+        fields = {**shared, "kind": "tuning", "seed": seed, "tuning": {**shared["tuning"], "point": number},
+                  "tuned": {"point": number, "values": values}}  # fmt: skip
+        yield Trial(**fields, measure=(metric.name,), series_key=series_key(fields), trial_id=trial_id(fields), pair_key=pair)
+
+
+def choose(trials: Sequence[Trial], metric: Metric, ended: Ended) -> dict[str, Any]:
+    """`Trial.tuned` of the trials that these, which have all ended, were made for."""
+    tried = [Tried(t.tuned["point"], t.tuned["values"], ended.scores.get(t.trial_id), ended.done[t.trial_id].wall_s)
+             for t in trials if t.tuned]  # fmt: skip
+    found = best(tried, "higher" if metric.better == "higher" else "lower")
+    return {
+        "point": found.point, "values": dict(found.values), "score": found.score, "metric": metric.name, "trials": len(tried),
+        "failed": sum(t.score is None for t in tried), "cost_s": sum(t.wall_s or 0.0 for t in tried),
+    }  # fmt: skip
+
+
+# Kernels --------------------------------------------------------------------------------------------------------------
 
 
 def expand_kernel_trials(suite: Suite, catalogue: Catalogue, here: Here, notes: Notes) -> Iterator[Trial]:
@@ -517,7 +640,7 @@ def narrow(plan: Plan, selection: Selection) -> Plan:
         kept = [p for p in kept if int(p.trial.pair_key[:8], 16) % of == index - 1]  # by pair: a shard holds whole pairs
     if not kept:
         raise NothingSelected(f"nothing selected: the suite has {len(plan.planned)} trials, and the filters leave none")
-    return Plan(plan.suite, tuple(kept), plan.notes)
+    return Plan(plan.suite, tuple(kept), plan.notes, plan.waiting)
 
 
 def glob_match(ref: str, globs: Sequence[str]) -> bool:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "invalid", "unsupported", "interrupted"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILURES = ("failed", "timeout", "oom", "diverged", "invalid")  # these count as each metric's `worst`
-Kind = Literal["quality", "timing", "kernel"]
+Kind = Literal["tuning", "quality", "timing", "kernel"]
 KERNELS = "paper-harness/kernels"  # the track of kernel trials
 KERNEL_REGIONS = ("forward", "backward", "forward_backward")
 
@@ -25,6 +25,9 @@ class Trial:
     method and task are full references ("dist/name"). net and train are None for a learner. seed: the seed index, or the
     number of the fresh process for timing. matched: what `match` chose, {"where", "value", "to", "unit", "target",
     "got", "mismatch"} and the baseline's "net" and "train"; or None.
+    tuning: the rule, {"trials", "space", "metric"}, of a tuning trial also its "point"; what the space names is then missing in
+    train and method_params. tuned: the point, {"point", "values"}, and where it was chosen also its "score" on the validation
+    part, how many "trials" of the tuning "failed", and the seconds "cost_s" that all of them took; or None.
     """
 
     kind: Kind
@@ -52,13 +55,22 @@ class Trial:
     series_key: str
     trial_id: str
     pair_key: str
+    tuned: Mapping[str, Any] | None = None
+
+    def settings(self, owner: Literal["train", "method"]) -> dict[str, Any] | None:
+        """train or method_params as they are used: with the values of the tuning's point."""
+        plain = self.train if owner == "train" else self.method_params
+        values = (self.tuned or {}).get("values", {})
+        own = {name.partition(".")[2]: value for name, value in values.items() if name.partition(".")[0] == owner}
+        return None if plain is None else {**plain, **own}
 
     @property
     def label(self) -> str:
         """How people read it: crrelu(eps=0.01) on digits [cnn] seed 3."""
         net = f" [{self.net['arch']}]" if self.net else ""
         net = f" [{case_text(self.task_params)}]" if self.kind == "kernel" else net
-        seed = f"seed {self.seed}" if self.kind == "quality" else f"timing {self.seed}"
+        seed = f"timing {self.seed}" if self.kind in ("timing", "kernel") else f"seed {self.seed}"
+        seed += f" tuning {self.tuned['point']}" if self.kind == "tuning" and self.tuned else ""
         return f"{self.method.rpartition('/')[2]} on {self.task.rpartition('/')[2]}{net} {self.device} {seed}"
 
 

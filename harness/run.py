@@ -85,7 +85,7 @@ def run_trials(
         return summary
     earlier = find_earlier(registry, provenance.machine, {t.series_key for t in trials})
     try:
-        for kind, at_once in (("quality", parallel), ("timing", 1), ("kernel", 1)):
+        for kind, at_once in (("tuning", parallel), ("quality", parallel), ("timing", 1), ("kernel", 1)):
             jobs = [Job(t, limits.timeout_s, limits.memory_bytes) for t in trials if t.kind == kind]
             if jobs and not summary.interrupted:
                 run_jobs(jobs, executor, registry, provenance, declared, at_once, progress, summary, recorded, earlier)

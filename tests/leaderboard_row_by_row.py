@@ -22,7 +22,7 @@ from harness.records import FAILURES
 from harness.registry import Registry
 from harness.stats import Interval, holm, paired_interval, t_interval
 
-SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine")
+SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine", "tuning")
 
 
 def make_leaderboards(
@@ -64,7 +64,8 @@ def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine
                 f"""
             SELECT *, [m FOR m IN measurements IF m.part = 'test'] AS measured,
                    [{{'region': t.region, 'median_s': list_median(t.wall_s)}} FOR t IN timings] AS medians
-            FROM attempts WHERE machine = $machine AND status <> 'interrupted' {chosen}
+            FROM attempts WHERE machine = $machine AND status <> 'interrupted'
+            AND kind <> 'tuning' {chosen}
             AND attempt_id NOT IN (SELECT attempt_id FROM annotations WHERE annotation = 'invalid')
             QUALIFY row_number() OVER (PARTITION BY {"series_key" if trial_ids is None else "trial_id"}
                                        ORDER BY status = 'unsupported', attempt_id DESC) = 1
@@ -76,7 +77,7 @@ def latest_attempts(registry: Registry, trial_ids: Iterable[str] | None, machine
             .to_pylist()
         )
     for row in rows:
-        for name in ("method_params", "task_params", "net", "train", "budget", "matched"):
+        for name in ("method_params", "task_params", "net", "train", "budget", "tuning", "matched"):
             row[name] = json.loads(row[name]) if row[name] else None
         row["values"] = {m["quantity"]: m["value"] for m in row.pop("measured") or []}
         row["timings"] = row.pop("medians")

@@ -14,8 +14,8 @@ import harness
 
 HOME = Path(harness.__file__).parent
 FLOW = [
-    "errors", "showing", "rules", "specs", "nets", "identity", "records", "hookspecs", "catalogue", "data", "suite", "plan",
-    "match", "provenance", "timing", "context", "lab", "kernels", "builtin", "worker", "executors", "registry", "stats",
+    "errors", "showing", "rules", "specs", "nets", "identity", "records", "hookspecs", "catalogue", "data", "suite", "tuning",
+    "plan", "match", "provenance", "timing", "context", "lab", "kernels", "builtin", "worker", "executors", "registry", "stats",
     "strangers", "run", "leaderboard", "pooling", "kernelboard", "comparing", "claims", "picture", "exporting", "regress",
     "report", "nightly", "cli",
 ]  # fmt: skip

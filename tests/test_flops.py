@@ -239,7 +239,7 @@ def test_a_suite_runs_with_methods_of_equal_flops(tmp_path):
     cost = cost_component(
         DIGITS, Net.model_validate(polynorm["net"]), Train(), component("polynorm", polynorm["method_params"])
     )  # fmt: skip
-    [board] = ran.json
+    [board] = ran.json["boards"]
     row = next(r for r in board["rows"] if r["method"] == "polynorm")
     assert ran.code == 0, ran.err
     assert polynorm["net"]["width"] == match["value"] < 32

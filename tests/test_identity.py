@@ -26,6 +26,25 @@ def test_the_order_of_keys_names_nothing():
     assert canonical({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
 
 
+def test_a_trial_without_tuning_keeps_the_keys_that_it_always_had():
+    """Records are found by them: a change here would orphan every registry there is."""
+    for fields in (FIELDS, changed(tuned=None)):
+        assert series_key(fields) == "ce577ee8c62aa8be2bb7b6029733a610"
+        assert trial_id(fields) == "e3514fbe82288661923194247055732b"
+        assert pair_key(fields) == "e56bd0848201bcba74083b8f87cab24a"
+
+
+def test_what_tuning_chose_makes_another_trial_of_the_same_series():
+    """History and claims run along the rule; what is done is what was done with these values."""
+    rule = {"trials": 4, "space": {"train.lr": {"log": [0.001, 0.1]}}, "metric": "accuracy"}
+    low, high = (changed(tuning=rule, tuned={"values": {"train.lr": lr}, "score": lr}) for lr in (0.01, 0.02))
+
+    assert series_key(low) == series_key(high) != series_key(FIELDS)
+    assert pair_key(low) == pair_key(high) != pair_key(FIELDS)
+    assert trial_id(low) != trial_id(high)
+    assert trial_id(low) == trial_id(changed(tuning=rule, tuned={"values": {"train.lr": 0.01}, "score": 0.7}))
+
+
 @pytest.mark.parametrize("new", [{"code_digest": "x"}, {"data_digest": "x"}, {"torch_version": "2.14"}])
 def test_code_data_and_torch_change_the_trial_but_not_its_series(new):
     """History goes on across commits; what is done is run again when its code changes."""

@@ -232,30 +232,30 @@ GOLDEN_V1 = "0a7ca7f8f99526d66f78480e14a815400c07e695daf3fccb5d2f2f73b5faa151"
 
 
 def test_an_older_file_goes_through_each_up_cast_in_turn(monkeypatch):
-    """With a version 3, a file of version 1 passes 1 -> 2 -> 3; no reader guesses."""
+    """A file of version 2 passes 2 -> 3 -> 4; no reader guesses."""
     content = schema.encode_one(schema.to_table(make_attempt(1)))
     passed = []
 
     def step(number: int) -> Callable[[pa.Table], pa.Table]:
         return lambda table: passed.append(number) or table
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(schema, "UPCASTS", {1: step(1), 2: step(2)})
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(schema, "UPCASTS", {2: step(2), 3: step(3)})
 
     assert schema.decode(content, {"attempt_id"}).to_pylist() == [{"attempt_id": f"{1:032x}"}]
-    assert passed == [1, 2]
+    assert passed == [2, 3]
 
 
 def test_a_file_of_a_newer_schema_is_left_out_with_the_mend_and_stays(registry, monkeypatch):
     """Half-understood columns are worse than none; the file is healthy, so it is not moved."""
     registry.append(make_attempt(1))
     with monkeypatch.context() as later:
-        later.setattr(schema, "SCHEMA_VERSION", 2)
+        later.setattr(schema, "SCHEMA_VERSION", 3)
         registry.append(make_attempt(2))
     reader = Registry.open(registry.path, create=False)
 
     assert len(reader.table()) == 1
-    assert "schema 2, newer than this harness reads; upgrade paper-harness" in reader.warnings[0]
+    assert "schema 3, newer than this harness reads; upgrade paper-harness" in reader.warnings[0]
     assert len(loose_files(registry)) == 2
 
 

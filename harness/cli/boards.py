@@ -169,6 +169,7 @@ def footnotes(board: Board) -> list[str]:
         names = ", ".join(r.method for r in rows if r.n_unsupported)
         lines.append(f"unsupported here: {names} (`harness logs` says why)")
     lines += match_lines(board)
+    lines += [tuning_line(board)] if any(row.tuned for row in rows) else []
     if any(r.peak_bytes is not None for r in rows):
         lines.append(
             f"MB: peak memory of the {'process' if board.shared['device'] == 'cpu' else 'device'}; solve s: indicative"
@@ -177,6 +178,25 @@ def footnotes(board: Board) -> list[str]:
     if few < 5:
         lines.append(f"{few} seed{'s' if few > 1 else ''}: intervals are indicative; --seeds 10 gives better ones")
     return lines
+
+
+def tuning_line(board: Board) -> str:
+    """What tuning tried and cost, and where what it chose lies; what has nothing to tune is not named."""
+    each = []
+    for row in board.rows:
+        if row.tuned:
+            chosen = ", ".join(f"{name.partition('.')[2]} {span(values)}" for name, values in row.tuned["values"].items())
+            failed = f", {row.tuned['failed']} failed" if row.tuned["failed"] else ""
+            each.append(f"{row.method} {row.tuned['trials']} trials{failed}, {row.tuned['cost_s']:.3g} s ({chosen})")
+    return f"tuned seed by seed on the validation part: {'; '.join(each)}"
+
+
+def span(values: Sequence[Any]) -> str:
+    """From the least to the greatest that was chosen, or the names."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return "/".join(dict.fromkeys(str(value) for value in values))
 
 
 def match_lines(board: Board) -> list[str]:

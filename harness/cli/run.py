@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from harness.plan import Plan, Selection
     from harness.records import Measurement, Provenance, Trial
     from harness.registry import Registry
-    from harness.run import Summary
+    from harness.run import Limits, Summary
     from harness.suite import Suite
 
 ASK_ABOVE_S = 3600.0
@@ -177,6 +177,7 @@ class Session:
     parallel: int
     claims: list[Protocol | Unfixed]
     torch_version: str
+    again: Callable[[], Session]  # the same, planned anew from what the registry holds by now
 
 
 @contextmanager
@@ -206,18 +207,33 @@ def session(
         )
         where = provenance.gather(suite.name, gpu, suite.path.parent)
         matched = match.find_matches(plan.match_requests(suite, catalogue), executor.cost, cache_root() / "match")
-        states = registry.states(where.machine)
-        done = {key: plan.Done(s.status, s.quantities, s.wall_s) for key, s in states.items()}
-        whole = plan.make_plan(suite, catalogue, here, done, matched, registry.wall_times(where.machine))
-        selection = choice.selection()
-        narrowed = plan.narrow(whole, selection)
         where = replace(where, data_facts=data_facts(suite, catalogue))
-        yield Session(
-            suite, catalogue, narrowed, plan.to_run(narrowed, selection), registry, executor, where, parallel,
-            list(find_protocols(suite, whole, catalogue)), here.torch_version,
-        )  # fmt: skip
+
+        def planned() -> Session:
+            states = registry.states(where.machine)
+            done = {key: plan.Done(s.status, s.quantities, s.wall_s) for key, s in states.items()}
+            scores = tuning_scores(registry, where.machine) if suite.tuning else {}
+            whole = plan.make_plan(suite, catalogue, here, done, matched, registry.wall_times(where.machine), scores)
+            selection = choice.selection()
+            narrowed = plan.narrow(whole, selection)
+            return Session(
+                suite, catalogue, narrowed, plan.to_run(narrowed, selection), registry, executor, where, parallel,
+                list(find_protocols(suite, whole, catalogue)), here.torch_version, planned,
+            )  # fmt: skip
+
+        yield planned()
     for warning in registry.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def tuning_scores(registry: Registry, machine: str) -> dict[str, float]:
+    """By trial id: what the latest tuning trials scored on the validation part, where they ended well."""
+    sql = """
+        SELECT trial_id, arg_max(value, attempt_id) AS score
+        FROM measurements JOIN (SELECT attempt_id, measure FROM attempts WHERE kind = 'tuning') USING (attempt_id)
+        WHERE machine = $machine AND part = 'validation' AND status = 'ok' AND list_contains(measure, quantity)
+              AND value IS NOT NULL AND annotation IS DISTINCT FROM 'invalid' GROUP BY trial_id"""
+    return {row["trial_id"]: row["score"] for row in registry.query(sql, {"machine": machine}).to_pylist()}
 
 
 def load_plugins() -> Catalogue:
@@ -279,6 +295,9 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
         click.echo(f"skipped: {note.trials} trials: {note.what}; {note.mend}", err=True)
     limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
     confirm(s, yes)
+    s, stopped = tune_first(s, limits) if s.plan.waiting else (s, False)
+    if stopped:
+        return INTERRUPTED
     if s.claims:
         fix_claims(s.claims, s.registry, s.suite.name, s.provenance.machine, s.torch_version)
     with draw_progress(s.suite.name, s.plan, s.trials, at_once(s)) as progress:
@@ -305,9 +324,29 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     return 1 if summary.failed or old["failed"] else 0
 
 
+def tune_first(s: Session, limits: Limits) -> tuple[Session, bool]:
+    """Run the tuning trials, then plan those that waited for them; and whether the user stopped it.
+
+    A point that fails is a result, the worst there is, and no failure of the run.
+    """
+    from harness.cli.drawing import draw_progress
+    from harness.run import run_trials
+
+    trials = [trial for trial in s.trials if trial.kind == "tuning"]
+    with draw_progress(f"{s.suite.name} tuning", s.plan, trials, s.parallel) as progress:
+        summary = run_trials(
+            trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress
+        )
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items())) or "nothing to run"
+    click.echo(f"{s.suite.name}: tuning: {counts}; points that fail count as the worst", err=True)
+    tell_gone(summary, s.registry)
+    after, ran = s.again(), {trial.trial_id for trial in trials}
+    return replace(after, trials=[t for t in after.trials if t.trial_id not in ran]), summary.interrupted
+
+
 def at_once(s: Session) -> int:
     """What is timed runs alone."""
-    return s.parallel if any(trial.kind == "quality" for trial in s.trials) else 1
+    return s.parallel if any(trial.kind in ("tuning", "quality") for trial in s.trials) else 1
 
 
 def kernel_trials(s: Session) -> list[Trial]:
@@ -337,7 +376,7 @@ def baseline_of(suite: Suite) -> str | None:
 def states_left(s: Session) -> Counter[str]:
     """The states of the trials that this run leaves as they were."""
     run = {t.trial_id for t in s.trials}
-    return Counter(p.state for p in s.plan.planned if p.trial.trial_id not in run)
+    return Counter(p.state for p in s.plan.planned if p.trial.trial_id not in run and p.trial.kind != "tuning")
 
 
 def ending(s: Session, counts: dict[str, int], old: Counter[str]) -> str:
@@ -399,7 +438,7 @@ def show_plan(s: Session, as_json: bool) -> None:
         rows = [{**p.trial.__dict__, "state": p.state, "predicted_s": p.predicted_s} for p in s.plan.planned]
         notes = [n.__dict__ for n in s.plan.notes]
         whole = {"suite": s.plan.suite, "trials": rows, "notes": notes, "claims": to_json(told), "to_run": len(s.trials)}
-        click.echo(json.dumps({**whole, "predicted_s": s.plan.predict(s.trials)}))
+        click.echo(json.dumps({**whole, "waiting": s.plan.waiting, "predicted_s": s.plan.predict(s.trials)}))
     else:
         draw_plan(s.plan, s.trials)
         for line in lines(told):

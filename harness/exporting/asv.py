@@ -132,6 +132,9 @@ def usable(registry: Registry, commits: Mapping[str, int], machine: str | None) 
     looked_at = ("attempt_id", "machine", "status", "git_commit", "git_dirty")
     invalid = {row["attempt_id"] for row in registry.annotations().to_pylist() if row["annotation"] == "invalid"}
     table = registry.table(COLUMNS)
+    table = table.filter(
+        [kind != "tuning" for kind in table["kind"].to_pylist()]
+    )  # a trial of it is no result, and has no history
     reasons = [why_not(row, commits, machine, invalid) for row in table.select(looked_at).to_pylist()]
     skipped = Counter(reason for reason in reasons if reason)
     return table.filter([not reason for reason in reasons]), dict(skipped)

@@ -37,7 +37,7 @@ BYTES_KEY = "harness_rows_bytes"
 GROUP_BYTES = 32 << 20
 
 # Part of a trial's identity, and mappings: kept as canonical JSON.
-IDENTITY_JSON = ("method_params", "task_params", "net", "train", "budget", "tuning", "matched")
+IDENTITY_JSON = ("method_params", "task_params", "net", "train", "budget", "tuning", "matched", "tuned")
 JSON_COLUMNS = (*IDENTITY_JSON, "worker_environment")
 TRIAL_TEXT = (
     "kind", "track", "method", "role", "paper", "task", "device", "dtype", "code_digest", "data_digest", "torch_version",
@@ -347,7 +347,9 @@ def decode(source: Any, columns: Iterable[str] | None = None) -> pa.Table:
 
 
 # version -> the function that turns a table of that version into one of the next.
-UPCASTS: dict[int, Callable[[pa.Table], pa.Table]] = {}
+UPCASTS: dict[int, Callable[[pa.Table], pa.Table]] = {
+    1: lambda table: table,  # without `tuned`: nothing was tuned
+}
 
 
 def upcast(table: pa.Table, version: int) -> pa.Table:

@@ -35,7 +35,8 @@ FLOOR_REGION = "copy"  # the machine's own pace, beside which a kernel is timed
 
 ATTEMPTS = f"""
 SELECT {", ".join(FACTS)} FROM attempts
-WHERE machine = $machine AND status NOT IN ('interrupted', 'unsupported') AND annotation IS DISTINCT FROM 'invalid'
+WHERE machine = $machine AND kind <> 'tuning' AND status NOT IN ('interrupted', 'unsupported')
+      AND annotation IS DISTINCT FROM 'invalid'
       AND started_at IS NOT NULL {{chosen}}
 ORDER BY started_at, attempt_id
 """

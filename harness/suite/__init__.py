@@ -11,6 +11,7 @@ from harness.suite.editors import SCHEMA_COMMENT, SCHEMA_FILE, suite_schema
 from harness.suite.load import (
     TIMING_PROCESSES,
     Budget,
+    Dimension,
     KernelEntry,
     Limits,
     Match,
@@ -18,6 +19,7 @@ from harness.suite.load import (
     MethodEntry,
     Suite,
     TaskEntry,
+    Tuning,
     count_sets,
     expand,
     load_suite,
@@ -27,7 +29,7 @@ from harness.suite.parameters import matches, resolve_params
 from harness.suite.shipped import find_suite, shipped_suites, suites_of_claims
 
 __all__ = [
-    "Budget", "KernelEntry", "Limits", "Match", "Measure", "MethodEntry", "Suite", "TaskEntry",
+    "Budget", "Dimension", "KernelEntry", "Limits", "Match", "Measure", "MethodEntry", "Suite", "TaskEntry", "Tuning",
     "load_suite", "load_suite_text", "find_suite", "shipped_suites", "suites_of_claims", "expand", "count_sets",
     "resolve_params", "matches", "suite_schema", "SCHEMA_COMMENT", "SCHEMA_FILE", "TIMING_PROCESSES",
 ]  # fmt: skip

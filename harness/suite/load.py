@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.catalogue import Catalogue
 from harness.errors import SuiteError
@@ -15,7 +15,17 @@ from harness.specs import Component, Role, Scalar
 from harness.suite.names import check_suite
 from harness.suite.options import apply_override
 from harness.suite.parameters import combine, count_combinations
-from harness.suite.schema import BudgetForm, Device, DType, KernelForm, MethodForm, SuiteForm, TaskForm
+from harness.suite.schema import (
+    BudgetForm,
+    Device,
+    DimensionForm,
+    DType,
+    KernelForm,
+    MethodForm,
+    SuiteForm,
+    TaskForm,
+    TuningForm,
+)  # fmt: skip
 from harness.suite.text import Loc, Mistake, Value, read_document
 from harness.suite.values import Raw, normalise
 
@@ -82,6 +92,28 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Dimension:
+    """One setting to tune: the bounds of a range, or the values themselves."""
+
+    kind: Literal["log", "linear", "values"]
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """trials: points for each method and seed. space: by dotted name, train.NAME or method.NAME. metric: None for the first."""
+
+    trials: int
+    space: Mapping[str, Dimension]
+    metric: str | None = None
+
+    def rule(self, metric: str) -> dict[str, Any]:
+        """What a trial's identity says of it."""
+        space = {name: {dimension.kind: list(dimension.values)} for name, dimension in self.space.items()}
+        return {"trials": self.trials, "space": space, "metric": metric}
+
+
+@dataclass(frozen=True)
 class Measure:
     """quality: metrics, None for all of each task's own; timing: regions, none by default."""
 
@@ -120,6 +152,7 @@ class Suite:
     exclude: tuple[Mapping[str, Scalar], ...]
     claims: tuple[str, ...]
     limits: Limits
+    tuning: Tuning | None = None
     text_sha256: str = field(default="", compare=False)
 
 
@@ -190,6 +223,7 @@ def _resolve(form: SuiteForm, raw: Raw, catalogue: Catalogue, path: Path, sha256
         exclude=tuple({key: v for key, v in item.items() if not isinstance(v, list | dict)} for item in form.exclude),
         claims=form.claims,
         limits=Limits(form.limits.timeout, form.limits.memory),
+        tuning=_tuning(form.tuning),
         text_sha256=sha256,
     )
 
@@ -227,6 +261,19 @@ def _budget(form: BudgetForm, methods: Sequence[MethodEntry]) -> Budget:
     return Budget(units, Match("flops", form.match.flops, entry.ref, entry))
 
 
+def _tuning(form: TuningForm | None) -> Tuning | None:
+    if form is None:
+        return None
+    return Tuning(form.trials, {name: _dimension(d) for name, d in form.space.items()}, form.metric)
+
+
+def _dimension(form: DimensionForm) -> Dimension:
+    for kind in ("log", "linear", "values"):
+        if (given := getattr(form, kind)) is not None:
+            return Dimension(kind, given)
+    raise AssertionError("check_tuning leaves one of the three")
+
+
 # What the plan needs of a suite -----------------------------------------------------------------------------------------
 
 
@@ -248,7 +295,8 @@ def count_trials(suite: Suite, catalogue: Catalogue) -> int:
                 nets = int(catalogue.track(spec.track) is track)
             uses += count_sets(task_entry) * count_sets(entry) * nets
     timed = sum(count_sets(entry) * len(entry.implementations) for entry in suite.kernels) * TIMING_PROCESSES
-    return len(suite.devices) * (timed + uses * (len(suite.seeds) + (TIMING_PROCESSES if suite.measure.timing else 0)))
+    seeds = len(suite.seeds) * (1 + (suite.tuning.trials if suite.tuning else 0))
+    return len(suite.devices) * (timed + uses * (seeds + (TIMING_PROCESSES if suite.measure.timing else 0)))
 
 
 def count_sets(entry: TaskEntry | MethodEntry | KernelEntry) -> int:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.catalogue import Catalogue, did_you_mean
 from harness.errors import HarnessError
@@ -23,7 +23,7 @@ from harness.suite.entries import Chosen, Use, bare, choose
 from harness.suite.parameters import matches
 from harness.suite.schema import MAX_ENTRIES, MAX_PATTERN, Device, SuiteForm
 from harness.suite.text import Loc, Mistake, dotted, shown
-from harness.suite.values import MAX_FINDINGS, Finding, Raw, check_values, missing
+from harness.suite.values import MAX_FINDINGS, Finding, Raw, check_values, explain, missing
 
 
 def check_suite(raw: Raw, catalogue: Catalogue) -> tuple[SuiteForm | None, list[Mistake]]:
@@ -50,6 +50,7 @@ def check_names(raw: Raw, catalogue: Catalogue) -> Iterator[Finding]:
     yield from check_net(raw, catalogue)
     yield from check_budget(raw, chosen, catalogue)
     yield from check_match(raw, chosen)
+    yield from check_tuning(raw, chosen)
     yield from check_measure(raw, chosen, catalogue)
     yield from check_claims(raw, catalogue)
     yield from check_exclude(raw, chosen, catalogue)
@@ -251,6 +252,96 @@ def _match_to(to: str, chosen: Chosen) -> Iterator[Finding]:
     elif (sets := sum(use.sets for use in called)) > 1:
         mend = "give the one that is meant a line of its own, with `as: NAME`"
         yield loc, f"{to!r} stands here with {sets} sets of parameters; {mend}"
+
+
+def check_tuning(raw: Raw, chosen: Chosen) -> Iterator[Finding]:
+    """Each dimension is a setting that something here has and that nothing else sets, and all its values are allowed there."""
+    components = any(isinstance(use.offer.spec, Component) for use in chosen.methods)
+    known = [
+        f"train.{name}" for name in Train.model_fields if name != "evaluations" and (components or not chosen.methods_known)
+    ]
+    known += sorted({f"method.{p}" for use in chosen.methods for p in use.offer.spec.params.model_fields})
+    for name, written in raw.dict_at("tuning", "space").items():
+        loc: Loc = ("tuning", "space", name)
+        if name not in known:
+            if chosen.methods_known or not name.startswith("method."):
+                yield loc, f"nothing here has a setting {shown(name)}{did_you_mean(name, known)} (there are {', '.join(known)})"
+            continue
+        ways = [way for way in ("log", "linear", "values") if isinstance(written, dict) and written.get(way) is not None]
+        if len(ways) != 1:
+            yield (
+                loc,
+                f"got {' and '.join(ways) or 'none of log, linear and values'}; write one of them, such as log: [1e-4, 1e-1]",
+            )
+            continue
+        values = raw.list_at(*loc, ways[0])
+        yield from _dimension(loc, ways[0], values)
+        for text in _refused(name, values, chosen, ways[0]):
+            yield (*loc, ways[0]), text
+        for other in _set_elsewhere(name, raw, chosen):
+            yield loc, f"{name} is listed at {dotted(other)} too; tune it or list it"
+    metric = raw.get("tuning", "metric")
+    metrics = sorted({m.name for use in chosen.tasks for m in use.offer.spec.metrics if m.better != "neither"})
+    if isinstance(metric, str) and metric not in metrics and chosen.tracks_known:
+        mean = did_you_mean(metric, metrics)
+        yield ("tuning", "metric"), f"no task here ranks by {shown(metric)}{mean} (metrics here: {', '.join(metrics)})"
+
+
+def _dimension(loc: Loc, way: str, values: Sequence[Any]) -> Iterator[Finding]:
+    """Bounds in order, above 0 for ratios; no value twice."""
+    if way == "values":
+        yield from _repeats((*loc, way), values, lambda value: value)
+    elif _numbers(values):
+        if not values[0] < values[1]:
+            yield (*loc, way), f"got {shown(values)}; write the lower bound first, then a greater one"
+        elif way == "log" and values[0] <= 0:
+            yield (*loc, way), f"got {shown(values)}; a logarithm needs bounds above 0: raise the lower one, or use linear"
+
+
+def _refused(name: str, values: Sequence[Any], chosen: Chosen, way: str) -> Iterator[str]:
+    """What the setting's models say of its values. Between bounds lie fractions: what is a whole number has no range."""
+    owner, _, setting = name.partition(".")
+    uses = [use for use in chosen.methods if setting in use.offer.spec.params.model_fields]
+    models: list[tuple[str, type[BaseModel]]] = (
+        [(name, Train)] if owner == "train" else [(f"{use.offer.name}.{setting}", use.offer.spec.params) for use in uses]
+    )
+    between = [values[0] + (values[1] - values[0]) * 0.3719] if way != "values" and _numbers(values) else []
+    for called, model in models:
+        for value in (*values, *between):
+            if wrong := _why_refused(model, setting, value):
+                yield f"{called} takes no fractions; use values: [...]" if value in between else f"{called}: {wrong}"
+                break
+
+
+def _why_refused(model: type[BaseModel], setting: str, value: Any) -> str:
+    """What a model says of one value, with all others at their defaults; "" where it takes it."""
+    try:
+        model.model_validate_json(json.dumps({setting: value}), strict=True)
+    except ValidationError as exc:
+        return next(text for _, text in explain(exc, model, {setting: value}))
+    except Exception as exc:  # a plugin's own validator
+        return f"{type(exc).__name__}: {exc}"
+    return ""
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return len(values) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _set_elsewhere(name: str, raw: Raw, chosen: Chosen) -> Iterator[Loc]:
+    """Where the suite lists several values of a setting, or matches by it."""
+    owner, _, setting = name.partition(".")
+    if owner == "train":
+        listed = [train.get(setting) for train in raw.list_at("train") if isinstance(train, dict)]
+        if len({canonical(value) for value in listed}) > 1:
+            yield ("train",)
+        return
+    for use in chosen.methods:
+        for part in ("grid", "zip"):
+            if setting in raw.dict_at(*use.loc, part):
+                yield (*use.loc, part, setting)
+        if raw.dict_at("budget", "match") and isinstance(use.offer.spec, Learner) and use.offer.spec.knob == setting:
+            yield ("budget", "match")
 
 
 def check_measure(raw: Raw, chosen: Chosen, catalogue: Catalogue) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ from harness.suite.text import shown
 SCHEMA = "harness/suite/1"
 MAX_ENTRIES = 1000
 MAX_SEEDS = 10_000
+MAX_POINTS = 1024  # of tuning, for each method and seed
+MAX_DIMENSIONS = 16  # of the space; the Sobol sequence's direction numbers reach as far
 MAX_PATTERN = 200  # characters: the time that a pattern takes grows with the square of its brackets
 DEFAULT_SEEDS = 10  # a verdict needs ten pairs
 DEFAULT_TIMEOUT = "30m"
@@ -111,6 +113,7 @@ Seeds = Annotated[
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
+Range = tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]]
 Device = Literal["cpu", "cuda"]
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 
@@ -173,6 +176,29 @@ class BudgetForm(BaseModel):
     match: MatchForm | None = Field(None, description="makes components and learners comparable")
 
 
+class DimensionForm(Form):
+    """The values of one setting that tuning may try: write one of the three."""
+
+    log: Range | None = Field(None, description="from the lower to the upper bound, each ratio alike", examples=[[1e-4, 1e-1]])
+    linear: Range | None = Field(None, description="from the lower to the upper bound, each difference alike")
+    values: Annotated[tuple[JsonValue, ...], Field(min_length=2, max_length=MAX_POINTS)] | None = Field(
+        None, description="one of these, each alike; for whole numbers, names and switches"
+    )
+
+
+class TuningForm(Form):
+    """Quasi-random trials that choose settings: as many for each method and seed, scored on the validation part only."""
+
+    trials: Annotated[int, Field(ge=2, le=MAX_POINTS)] = Field(
+        description="points that are tried for each method and seed; powers of 2 cover the space evenly", examples=[8]
+    )
+    space: Annotated[dict[str, DimensionForm], Field(min_length=1, max_length=MAX_DIMENSIONS)] = Field(
+        description="what is tuned: train.NAME for the reference learner, method.NAME for methods with that parameter",
+        examples=["{train.lr: {log: [1e-4, 1e-1]}}"],
+    )
+    metric: Text | None = Field(None, description="what the points are scored by; left out: the first that is measured")
+
+
 class MeasureForm(Form):
     """What is measured."""
 
@@ -225,6 +251,9 @@ class SuiteForm(Form):
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="threads of one trial on the CPU")
     budget: BudgetForm = Field(
         BudgetForm(), description="what a trial may spend, by clock, such as samples_seen, epochs or wall_s"
+    )
+    tuning: TuningForm | None = Field(
+        None, description="settings are chosen by trials of their own before the others run; left out: they are as written"
     )
     measure: MeasureForm = Field(MeasureForm(), description="what is measured")
     exclude: Annotated[tuple[dict[str, JsonValue], ...], Field(max_length=MAX_ENTRIES)] = Field(

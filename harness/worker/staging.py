@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from harness.catalogue import Catalogue
 from harness.catalogue import Offer as Offered
 from harness.context import Clocks, Context
-from harness.errors import BudgetSpent, HarnessError
+from harness.errors import BudgetSpent, HarnessError, Unsupported
 from harness.identity import canonical
 from harness.records import CurvePoint, Measurement, SeriesValue, Timing, Trial
 from harness.specs import Component, Instance, Learner, Method, Metric, Probe, Task, Track
@@ -42,6 +42,7 @@ from harness.worker.scoring import (
 )
 from harness.worker.sealing import Keeper, Vault, collect, own_storage
 
+VALIDATION = "validation"  # the part that may steer
 OVERRUN = 1.05  # a solution that comes later than this share of its wall_s budget is not accepted
 
 
@@ -88,11 +89,13 @@ def run_stages(trial: Trial, catalogue: Catalogue, keeper: Keeper, scratch: Path
     ctx.clocks = Clocks({})  # what load does is not the method's to pay
     solve = resolve_solve(cast)
     seed_everything(ctx.stream_seed("global/load"), ctx.device)
-    problem, vault = load_sealed(cast, ctx, keeper)
+    problem, vault = load_sealed(cast, ctx, keeper, only=VALIDATION if trial.kind == "tuning" else None)
+    if trial.kind == "tuning":  # the same instance as the trial that it tunes for, but nothing else that is random
+        ctx.draw_anew("tuning")
     try:
         meter.watch_device(ctx.device)
         seed_everything(ctx.stream_seed("global"), ctx.device)
-        act = play_quality if trial.kind == "quality" else play_timing
+        act = play_timing if trial.kind == "timing" else play_quality
         act(trial, cast, ctx, problem, vault, solve, rule, draft)
     finally:
         ctx.clocks.stop()
@@ -112,21 +115,22 @@ def find_cast(trial: Trial, catalogue: Catalogue) -> Cast:
         method.spec,
         chosen_probes(trial, catalogue, track),
         task.spec.params.model_validate(dict(trial.task_params)),
-        method.spec.params.model_validate(dict(trial.method_params)),
+        method.spec.params.model_validate(trial.settings("method")),
     )
 
 
 def chosen_probes(trial: Trial, catalogue: Catalogue, track: Offered[Track]) -> tuple[Probe, ...]:
     """The track's probes that are always measured or that the trial names a metric of."""
     own = [o.spec for o in catalogue.probes if o.spec.track in (track.name, track.ref)]
-    return tuple(p for p in own if p.always or any(m.name in trial.measure for m in p.metrics))
+    always = trial.kind != "tuning"
+    return tuple(p for p in own if (p.always and always) or any(m.name in trial.measure for m in p.metrics))
 
 
 def make_context(trial: Trial, scratch: Path, cache_dir: Path | None) -> Context:
     return Context(
         device=trial.device, dtype=trial.dtype, budget=trial.budget, root_seed=trial.root_seed, seed=trial.seed,
         task=canonical([trial.task, dict(trial.task_params)]), scratch=scratch, threads=trial.threads,
-        net=trial.net, train=trial.train,
+        net=trial.net, train=trial.settings("train"),
         derive=Deriver(cache_dir, trial.root_seed, trial.seed) if cache_dir is not None else None,
     )  # fmt: skip
 
@@ -150,14 +154,17 @@ def component_solve(cast: Cast, component: Component) -> Callable[[Any, Context]
     return lambda problem, ctx: train(problem, ctx, use)
 
 
-def load_sealed(cast: Cast, ctx: Context, keeper: Keeper) -> tuple[Any, Vault]:
-    """The problem for the method, and the held parts under seal. Nothing else of what load made survives this call."""
-    problem, vault = _load(cast, ctx, keeper)
+def load_sealed(cast: Cast, ctx: Context, keeper: Keeper, *, only: str | None = None) -> tuple[Any, Vault]:
+    """The problem for the method, and the held parts under seal, or one of them. Nothing else of what load made survives this.
+
+    Raises Unsupported where the task holds no such part.
+    """
+    problem, vault = _load(cast, ctx, keeper, only)
     collect()
     return problem, vault
 
 
-def _load(cast: Cast, ctx: Context, keeper: Keeper) -> tuple[Any, Vault]:
+def _load(cast: Cast, ctx: Context, keeper: Keeper, only: str | None) -> tuple[Any, Vault]:
     made = resolve(cast.task.load, f"task {cast.task.name!r}: load")(cast.task_params, ctx)
     if not isinstance(made, Instance) or not isinstance(made.held, Mapping) or not made.held:
         raise HarnessError(f"{cast.task.load} of task {cast.task.name!r} must return Instance(problem, held), held with a part")
@@ -167,7 +174,12 @@ def _load(cast: Cast, ctx: Context, keeper: Keeper) -> tuple[Any, Vault]:
         raise HarnessError(
             f"{cast.task.load} gave a {given} as its problem; track {cast.track.name!r} wants {cast.track.problem}"
         )
-    return own_storage(made.problem), Vault(made.held, keeper)
+    if only is not None and only not in made.held:
+        raise Unsupported(
+            f"task {cast.task.name!r} holds no part {only!r} ({', '.join(made.held)}), so nothing can be tuned on it"
+        )
+    held = made.held if only is None else {only: made.held[only]}
+    return own_storage(made.problem), Vault(held, keeper)
 
 
 # Quality ----------------------------------------------------------------------------------------------------------------
