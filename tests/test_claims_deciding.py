@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 from claim_samples import spread
@@ -199,6 +200,24 @@ def test_a_correlation_is_decided_by_its_interval():
 
     assert word(Within(Corr(A, B), low=0.5), n=20, a=rising, b=rising)[0] == S
     assert word(Within(Corr(A, B), low=0.5), n=20, a=rising, b=rising[::-1])[0] == R
+
+
+EXTREMES = (1e308, -1e308, 5e-324, -0.0, 0.0, math.inf, -math.inf, math.nan, None, 0.5)
+NODES = (
+    A, Diff(A, B), Ratio(A, B), Over((A, B), "median"), Rank(A, (A, B)), Slope(((1.0, A), (2.0, B))), Seeds(A, "median"),
+    Seeds(Diff(A, B), "iqm"), Share(Diff(A, B), low=0.0), Corr(A, B),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: type(node).__name__)
+def test_no_number_that_a_record_may_hold_breaks_the_judge(node):
+    """Overflowing sums, infinities, NaN: the word may be open, and is never an exception."""
+    rng = random.Random(repr(node))
+    for _ in range(200):
+        values = {name: [rng.choice(EXTREMES) for _ in range(10)] for name in "ab"}
+        got, (decision,) = word(Within(node, low=0.0), effect=0.1, **values)
+        assert got in (S, R, I)
+        assert got == I or decision.interval_low is not None
 
 
 # Every ----------------------------------------------------------------------------------------------------------------

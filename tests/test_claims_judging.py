@@ -332,6 +332,26 @@ def test_the_ledger_of_a_real_run(plugin_site: PluginSite, tmp_path):
     assert told["cost_ratio"] > 0
 
 
+def test_a_claim_with_several_verdicts_says_where_each_comes_from(plugin_site: PluginSite, registry):
+    """A row each: suite, machine, device and torch tell them apart."""
+    _, one = fixed(plugin_site, registry)
+    record(registry, one, WINS)
+    record(registry, one, LOSES, machine="m-2")
+    shown = harness("claims", "toypaper", "--registry", registry.path)
+
+    assert "1 supported, 1 refuted" in shown.out
+    assert [text for text in ("toys, m-1, cpu, torch 2.13.0", "toys, m-2, cpu, torch 2.13.0") if text not in shown.out] == []
+
+
+def test_the_whole_ledger_tells_in_one_line_what_has_not_run(tmp_path):
+    """Dozens of reasons that say the same would hide those that say something."""
+    shown = harness("claims", "--registry", tmp_path / "none")
+    (line,) = [line for line in shown.out.splitlines() if "have not run" in line]
+
+    assert "`harness run crrelu`" in line
+    assert "`harness claims PAPER` says what it would take" in shown.out
+
+
 def test_the_gate_closes_on_a_refuted_claim_and_only_then(plugin_site: PluginSite, tmp_path, registry):
     """Exit 3: a nightly job then fails."""
     _, one = fixed(plugin_site, registry)

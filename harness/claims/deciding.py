@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.claims.numbers import Values, numbers, shared_given, unit_of, words
+from harness.claims.numbers import Shared, Values, numbers, shared_given, unit_of, words
 from harness.claims.verdicts import Decision, Word
 from harness.rules import All, Cell, Corr, Every, Number, Rule, Seeds, Share, Within
 from harness.stats import (
@@ -44,7 +44,7 @@ class Setting:
     units: Mapping[Cell, str]
     n: int
     effect: float | None
-    shared: frozenset[tuple[str, object]]
+    shared: Shared
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from harness.catalogue import Catalogue, did_you_mean
 from harness.claims.deciding import FEWEST_PAIRS, decide
 from harness.claims.evidence import Evidence, Found, Where, read_evidence
-from harness.claims.fixing import Fixing, Protocol, cell_text, fixings, terms_of
+from harness.claims.fixing import Fixing, Protocol, fixings, terms_of
+from harness.claims.numbers import Shared, bracket, shared_given
 from harness.claims.verdicts import Decision, Verdict, Word
 from harness.errors import HarnessError
 from harness.registry import Registry
@@ -119,7 +120,8 @@ def judge_at(bare: Verdict, claim: Claim, fixing: Fixing, where: Where | None, f
     rows = [row for one in found.values() for row in one.rows if row is not None]
     known = replace(
         known, word=look.word, decisions=look.decisions, seeds=look.n, n=min((d.n for d in look.decisions), default=0),
-        attempts=tuple(sorted(row["attempt_id"] for row in rows)), cost_ratio=cost_ratio(found), missing=missing_of(found),
+        attempts=tuple(sorted({row["attempt_id"] for row in rows})), cost_ratio=cost_ratio(found),
+        missing=missing_of(found, shared_given(claim.rule)),
     )  # fmt: skip
     return explain(known, claim, fixing, look, found)
 
@@ -135,13 +137,14 @@ def look_at(claim: Claim, seeds: int, extension: int, found: Mapping[Cell, Found
     return Look(*decide(claim.rule, values, units, seeds + extension, second, claim.effect), seeds + extension)
 
 
-def missing_of(found: Mapping[Cell, Found]) -> tuple[str, ...]:
-    """What lacks, cell by cell, with the seeds and why."""
-    told = []
+def missing_of(found: Mapping[Cell, Found], shared: Shared) -> tuple[str, ...]:
+    """What lacks, cell by cell, with the seeds and why; two metrics of one trial lack it once."""
+    told = dict[str, None]()
     for cell, one in found.items():
         lacking = sorted((why, seed) for seed, why in one.lacks.items())
         for why, group in groupby(lacking, key=lambda pair: pair[0]):
-            told.append(f"{cell_text(cell)}: seeds {ranges([seed for _, seed in group])} {why}")
+            seeds = ranges([seed for _, seed in group])
+            told[f"{cell.method} on {cell.task}{bracket(cell.given, shared)}: seeds {seeds} {why}"] = None
     return tuple(told)
 
 
@@ -183,7 +186,9 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
         return replace(known, word="inconclusive", reason=why)
     if known.word == "refuted":
         wrong = [d for d in known.decisions if d.word == "refuted"]
-        return replace(known, reason=f"{wrong[0].what} lies outside" + several(len(wrong), len(known.decisions)) + mixed(found))
+        return replace(
+            known, reason=f"{wrong[0].what} lies outside the range" + several(len(wrong), len(known.decisions)) + mixed(found)
+        )
     if known.word == "supported":
         return replace(known, reason=holds(known.decisions) + mixed(found))
     if needs := sorted({one.unsupported for one in found.values() if one.unsupported}):

@@ -9,6 +9,7 @@ from statistics import median
 from harness.rules import Cell, Corr, Diff, Given, Number, Over, Rank, Ratio, Seeds, Share, Slope, cells
 from harness.stats import mean_ranks, safe_mean
 
+Shared = frozenset[tuple[str, object]]  # given to all cells of a rule
 Values = Mapping[Cell, Sequence[float | None]]
 OVER: Mapping[str, Callable[[Sequence[float]], float]] = {"mean": safe_mean, "min": min, "max": max, "median": median}
 
@@ -71,7 +72,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 # In words -------------------------------------------------------------------------------------------------------------
 
 
-def words(node: Number | Seeds | Share | Corr, shared: frozenset[tuple[str, object]] = frozenset()) -> str:
+def words(node: Number | Seeds | Share | Corr, shared: Shared = frozenset()) -> str:
     """What a number is: "accuracy of crrelu - relu on digits (arch=mlp)". shared: what all cells of the rule are given."""
     match node:
         case Cell():
@@ -102,13 +103,13 @@ def words(node: Number | Seeds | Share | Corr, shared: frozenset[tuple[str, obje
             return f"rank correlation of {words(a, shared)} with {words(b, shared)}"
 
 
-def pair(a: Cell, sign: str, b: Cell, shared: frozenset[tuple[str, object]]) -> str:
+def pair(a: Cell, sign: str, b: Cell, shared: Shared) -> str:
     both = tuple(item for item in a.given if item in b.given)
     own = [bracket(tuple(i for i in cell.given if i not in both), shared) for cell in (a, b)]
     return f"{a.metric} of {a.method}{own[0]} {sign} {b.method}{own[1]} on {a.task}{bracket(both, shared)}"
 
 
-def bracket(given: Given, shared: frozenset[tuple[str, object]]) -> str:
+def bracket(given: Given, shared: Shared) -> str:
     text = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in given if (name, value) not in shared)
     return f" ({text})" if text else ""
 
@@ -122,7 +123,7 @@ def within(low: float, high: float) -> str:
     return f"<= {high:g}" if math.isinf(low) else f"from {low:g} to {high:g}"
 
 
-def shared_given(rule: object) -> frozenset[tuple[str, object]]:
+def shared_given(rule: object) -> Shared:
     """What every cell of a rule is given, if there are several: it tells none of them apart."""
     found = list(dict.fromkeys(cells(rule)))
     if len(found) < 2:

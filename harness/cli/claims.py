@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GATE = 3
 SHORT = 8  # hex digits of a digest, for people
-ATTEMPTS_SHOWN = 4
+ATTEMPTS_SHOWN, ATTEMPT_SHOWN = 3, 16  # how many, and hex digits of an id: the first twelve are its time
 # A sign beside each colour: not everybody sees colours, and a log has none.
 SIGNS: Mapping[str, tuple[str, str]] = {
     "supported": ("✓", "green"), "refuted": ("✗", "red"), "inconclusive": ("?", "yellow"), "not testable here": ("–", "dim"),
@@ -139,31 +139,48 @@ def draw_ledger(verdicts: Sequence[Verdict]) -> None:
     from harness.cli.tables import console
 
     out = console()
-    elsewhere = len({where_text(v) for v in verdicts if v.machine}) > 1
+    times = Counter(v.claim for v in verdicts)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("verdict", no_wrap=True)
     for name in ("claim", "estimate", "interval", "asked"):
         table.add_column(name, overflow="fold")
     for name in ("n", "power", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
-    if elsewhere:
-        table.add_column("where", overflow="fold")
     paper = ""
     for v in verdicts:
         if v.paper != paper:
             paper = v.paper
             table.add_row("", Text(paper, style="bold"))
         sign, style = SIGNS[v.word]
-        texts = [v.claim.partition(".")[2], *numbers_of(v), *([where_text(v)] if elsewhere else [])]
+        # Of one claim there is a verdict for each protocol and place: what tells them apart stands below its name.
+        which = f"\n  {v.suite}, {v.machine}, {v.device}, torch {v.torch_version}" if times[v.claim] > 1 else ""
+        texts = [v.claim.partition(".")[2] + which, *numbers_of(v)]
         table.add_row(Text(f"{sign} {v.word.removesuffix(' here')}", style=style), *map(Text, texts))
     out.print(table)
     counts = Counter[str](v.word for v in verdicts)
     out.print(", ".join(f"{counts[word]} {word}" for word in SIGNS if counts[word]) + f"; {VERDICTS}", markup=False)
-    for v in (v for v in verdicts if v.word in ("inconclusive", "not testable here")):
-        sign, style = SIGNS[v.word]
-        out.print(
-            Text(f"{sign} {v.claim}: {v.reason}" + (f"; `{v.command}`" if v.command else ""), style=style), soft_wrap=True
-        )
+    for word, text in notes(verdicts):
+        sign, style = SIGNS[word]
+        out.print(Text(f"{sign} {text}", style=style), soft_wrap=True)
+
+
+def notes(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, str]]:
+    """Why what is open is open, with what would settle it. Of several papers what never ran is told in one line."""
+    open_ = [v for v in verdicts if v.word in ("inconclusive", "not testable here")]
+    several = len({v.paper for v in verdicts}) > 1
+    for v in open_:
+        if v.attempts or not several:
+            yield v.word, f"{v.claim}: {v.reason}" + (f"; `{v.command}`" if v.command else "")
+    if several:
+        idle = [v for v in open_ if v.word == "inconclusive" and not v.attempts]
+        commands = ", ".join(f"`{c}`" for c in sorted({v.command for v in idle if v.command}))
+        if idle:
+            yield (
+                "inconclusive",
+                f"{len(idle)} {'has' if len(idle) == 1 else 'have'} not run" + (f": {commands}" if commands else ""),
+            )
+        if any(v.word == "not testable here" and not v.attempts for v in open_):
+            yield "not testable here", "`harness claims PAPER` says what it would take"
 
 
 def numbers_of(v: Verdict) -> list[str]:
@@ -277,7 +294,7 @@ def ratio_text(value: float) -> str:
 
 
 def attempts_text(v: Verdict) -> str:
-    shown = ", ".join(name[:SHORT] for name in v.attempts[:ATTEMPTS_SHOWN])
+    shown = ", ".join(name[:ATTEMPT_SHOWN] for name in v.attempts[:ATTEMPTS_SHOWN])
     more = ", ..." if len(v.attempts) > ATTEMPTS_SHOWN else ""
     return f"{len(v.attempts)}: {shown}{more} (`harness logs ID` shows one, --json lists all)" if v.attempts else ""
 

@@ -237,7 +237,7 @@ READINGS: tuple[tuple[str, ...], ...] = (
     ("query", "FROM v_kernels"), ("compare", "--kernels", "--machine", "m-1"), ("compare", "--kernels", "eager", "ours"),
     ("compare", "--kernels", "--machine", "m-1", "--json"), ("compare", "--kernels", "eager", "ours", "--json"),
     ("compare", "--kernels", "--machine", "m-1", "--markdown"), ("export", "csv", "-o", "{folder}/out.csv"),
-    ("export", "parquet", "-o", "{folder}/out.parquet"),
+    ("export", "parquet", "-o", "{folder}/out.parquet"), ("claims",), ("claims", "--json"), ("query", "FROM v_claims"),
 )  # fmt: skip
 MAY_BE_REFUSED = {"show", "logs"}  # by a name that no row has any more: exit 2, with the mend
 RANKED = "SELECT mean FROM v_leaderboard WHERE method LIKE '%healthy'"
