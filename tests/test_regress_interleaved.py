@@ -6,10 +6,11 @@ import json
 import math
 import subprocess
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
-from invoking import harness
+from invoking import ended, harness, started
 
 from harness.errors import HarnessError
 from harness.regress.interleaved import Rounds, Subject, compare, log_ratio, two_versions, verdict
@@ -130,11 +131,11 @@ def test_more_work_is_slower_and_closes_the_gate(repository, monkeypatch):
     monkeypatch.chdir(repository)
     before = git(repository, "worktree", "list")
 
-    ended = harness("regress", "--interleaved", "HEAD~2..HEAD", "--kernel", "double", "--elements", "100",
+    told = harness("regress", "--interleaved", "HEAD~2..HEAD", "--kernel", "double", "--elements", "100",
                     "--pairs", "3", "--json")  # fmt: skip
 
-    assert ended.code == 3, ended.err
-    found = json.loads(ended.out)
+    assert told.code == 3, ended.err
+    found = json.loads(told.out)
     assert found["word"] == "slower"
     assert found["clock"] == "cpu"
     assert found["subject"]["region"] == "forward"
@@ -142,16 +143,30 @@ def test_more_work_is_slower_and_closes_the_gate(repository, monkeypatch):
     assert git(repository, "worktree", "list") == before
 
 
+def test_a_comparison_that_is_stopped_leaves_no_worktree(repository):
+    """A scheduler ends it by SIGTERM, in the middle: git must not go on listing folders that are of no use."""
+    before = git(repository, "worktree", "list")
+    process = started("regress", "--interleaved", "HEAD~2..HEAD", "--kernel", "double", "--elements", "100",
+                      "--pairs", "500", cwd=repository)  # fmt: skip
+    while process.poll() is None and git(repository, "worktree", "list") == before:
+        time.sleep(0.05)
+
+    process.terminate()
+
+    assert ended(process).code == 143
+    assert git(repository, "worktree", "list") == before
+
+
 @pytest.mark.slow  # on a machine that others use, three pairs cannot tell 15 %
 def test_fifteen_per_cent_more_work_is_told(repository, monkeypatch):
     monkeypatch.chdir(repository)
 
-    ended = harness("regress", "--interleaved", "HEAD~2..HEAD~1", "--kernel", "double", "--elements", "100",
+    told = harness("regress", "--interleaved", "HEAD~2..HEAD~1", "--kernel", "double", "--elements", "100",
                     "--pairs", "6", "--json")  # fmt: skip
 
-    assert ended.code == 3, ended.out
+    assert told.code == 3, ended.out
     # nearly all of the work is the loop
-    assert json.loads(ended.out)["ratio"] == pytest.approx(1.15, abs=0.08)
+    assert json.loads(told.out)["ratio"] == pytest.approx(1.15, abs=0.08)
 
 
 def test_the_same_code_twice_is_never_slower(tmp_path):

@@ -12,6 +12,7 @@ import click
 
 from harness.cli.options import example, json_option, option, registry_option
 from harness.cli.registry import machine_of, open_registry, say_warnings
+from harness.cli.run import stopped_by_signals
 from harness.errors import HarnessError, NothingSelected
 from harness.showing import one_line
 
@@ -133,7 +134,7 @@ def no_history(suites: tuple[str, ...], young: int, nights: int, machine: str) -
 def compare_commits(between: str, subject: Subject, rounds: int, pairs: int, as_json: bool) -> None:
     from harness.regress.interleaved import Rounds, compare, two_versions
 
-    with two_versions(Path.cwd(), between) as (a, b):
+    with stopped_by_signals(), two_versions(Path.cwd(), between) as (a, b):
         found = compare(a, b, subject, Rounds(pairs, rounds))
     if as_json:
         click.echo(json.dumps(found.to_json()))

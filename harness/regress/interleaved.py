@@ -288,11 +288,11 @@ def two_versions(repository: Path, between: str) -> Iterator[tuple[Path, Path]]:
         try:
             for number, commit in enumerate(commits):
                 folder = Path(scratch) / f"{'AB'[number]}-{commit[:8]}"
+                made.append(folder)  # before it is there: who is stopped in between must remove it too
                 git(root, "worktree", "add", "--detach", "--force", str(folder), commit)
-                made.append(folder)
             yield made[0], made[1] if b else root
         finally:
-            for folder in made:
+            for folder in filter(Path.exists, made):
                 git(root, "worktree", "remove", "--force", str(folder))
 
 
