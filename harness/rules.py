@@ -98,7 +98,7 @@ class Corr:
 
 @dataclass(frozen=True)
 class Within:
-    """Supported: the interval lies in [low, high]; refuted: it lies beyond by more than slack; else inconclusive."""
+    """Supported: the interval lies inside (low, high), not touching; refuted: beyond by more than slack; else inconclusive."""
 
     node: Number | Seeds | Share | Corr
     low: float = -inf

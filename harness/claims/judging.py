@@ -244,7 +244,9 @@ def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, run: str
         why = f"the first look leaves it open; it may be extended to {total} seeds, once{note}"
         return replace(known, reason=why, command=f"{run} --seeds {total}")
     if power is not None and power >= POWER:
-        return replace(known, reason=f"an answer: an effect of {claim.effect:g} would have been found with {power:.0%}{note}")
+        return replace(
+            known, reason=f"an answer: an effect of {claim.effect:g} would have been found with {100 * power:.0f} %{note}"
+        )
     # One look at its seeds is all that the claim allows: with more of them it is another, fixed anew before these run.
     more = f"; a claim of {seeds} seeds would have 80 %" if seeds else ""
     if claim.effect is None:
@@ -254,5 +256,5 @@ def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, run: str
     elif power is None:
         why = f"open; no power is computed for this kind of number{note}"
     else:
-        why = f"open: power {power:.0%} for an effect of {claim.effect:g}{more}{note}"
+        why = f"open: power {100 * power:.0f} % for an effect of {claim.effect:g}{more}{note}"
     return replace(known, reason=why, command=f"{run} --seeds {seeds} --force" if seeds and seeds > look.n else run)

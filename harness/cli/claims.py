@@ -191,7 +191,7 @@ def numbers_of(v: Verdict) -> list[str]:
         return ["", "", "", "", "", cost]
     d = same[0]
     others = f" (1/{len(v.decisions)})" if len(v.decisions) > 1 else ""
-    power = f"{v.power:.0%}" if v.power is not None else ""
+    power = share_text(v.power)
     return [
         estimate_text(d),
         interval_of(d),
@@ -229,19 +229,23 @@ def draw_in_full(v: Verdict) -> None:
     out.print(grid)
     if v.decisions:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ("", "number", "estimate", "interval", "asked"):
+        levels = {d.confidence for d in v.decisions if not d.every}
+        interval = f"{100 * max(levels):.3g} % interval" if len(levels) == 1 else "interval"
+        for name in ("", "number", "estimate", interval, "asked"):
             table.add_column(name, overflow="fold")
         for name in ("n", "p", "d", "power"):
             table.add_column(name, justify="right", no_wrap=True)
         for d in v.decisions:
             sign, style = SIGNS[d.word]
-            texts = (d.what, estimate_text(d), interval_of(d, level=True), range_text(d), str(d.n))
-            more = (number_text(d.p), number_text(d.effect_size), "" if d.power is None else f"{d.power:.0%}")
+            texts = (d.what, estimate_text(d), interval_of(d, level=len(levels) > 1), range_text(d), str(d.n))
+            more = (number_text(d.p), number_text(d.effect_size), share_text(d.power))
             table.add_row(Text(sign, style=style), *map(Text, texts + more))
         out.print(table)
         wider = sorted({d.refuting_confidence for d in v.decisions if d.refuting_confidence > d.confidence})
         if wider:
-            out.print(f"to refute, an interval at {wider[-1]:.1%} has to lie outside: one condition of several refutes all")
+            out.print(
+                f"to refute, an interval at {100 * wider[-1]:.1f} % has to lie outside: one condition of several refutes all"
+            )
     out.print()
 
 
@@ -277,10 +281,16 @@ def number_text(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
+def share_text(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
 def power_text(v: Verdict) -> str:
     if v.power is None:
         return ""
-    return f"{v.power:.0%}" + (f"; {v.seeds_needed} seeds would give 80 %" if v.seeds_needed and v.seeds_needed > v.n else "")
+    return share_text(v.power) + (
+        f"; {v.seeds_needed} seeds would give 80 %" if v.seeds_needed and v.seeds_needed > v.n else ""
+    )
 
 
 def cost_text(v: Verdict) -> str:
