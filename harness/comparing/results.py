@@ -60,7 +60,7 @@ QUALIFY row_number() OVER (PARTITION BY series_key, machine, torch_version
                            ORDER BY status = 'unsupported', started_at DESC NULLS LAST, attempt_id DESC) = 1
 """
 VALUES = """
-SELECT attempt_id, quantity, value FROM measurements
+SELECT attempt_id, quantity, unit, better, worst, value FROM measurements
 WHERE part = 'test' AND status = 'ok' AND value IS NOT NULL AND attempt_id IN (SELECT unnest($ids))
 """
 
@@ -158,10 +158,13 @@ def read_side(registry: Registry, side: Side) -> list[dict[str, Any]]:
                 f"attempt {row['attempt_id']} is left out of the comparison: {why or 'it has no seed'}, which no harness writes"
             )
         else:
-            kept.append(row | {"values": {}})
+            kept.append(row | {"values": {}, "measured": []})
     by_id = {row["attempt_id"]: row for row in kept}
     for found in registry.query(VALUES, {"ids": list(by_id)}).to_pylist() if kept else ():
         by_id[found["attempt_id"]]["values"][found["quantity"]] = found["value"]
+        by_id[found["attempt_id"]]["measured"].append(found)
+    for row in kept:
+        row["declared"] = row["declared"] or row["measured"]  # imported records may declare nothing
     return sorted(kept, key=lambda row: (row["task"], row["method"], row["seed"], row["attempt_id"]))
 
 
@@ -213,11 +216,13 @@ def contrasts_of(one: Sequence[Row], other: Sequence[Row], kind: str, metrics: S
     left, right = ({row[key]: row for row in rows} for rows in (one, other))
     declared = {d["quantity"]: d for rows in (other, one) for row in rows for d in row["declared"] or ()}
     ranked = [name for name, d in declared.items() if d["better"] != "neither"]
-    wanted = [name for name in ranked if name in metrics] if metrics else first_of(one, ranked)
+    wanted = [name for name in ranked if name in metrics] if metrics else first_of([*one, *other], ranked)
     made = []
     for name in wanted:
         metric = Metric(name, declared[name]["unit"], declared[name]["better"])
-        values = [{k: v for k, row in side.items() if (v := value_of(row, name)) is not None} for side in (left, right)]
+        values = [
+            {k: v for k, row in side.items() if (v := value_of(row, declared[name])) is not None} for side in (left, right)
+        ]
         both = [k for k in left if k in values[0] and k in values[1]]
         if both:
             pairs = [(left[k], right[k]) for k in both]
@@ -231,11 +236,9 @@ def first_of(rows: Sequence[Row], ranked: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(owed) if name in ranked][:1]
 
 
-def value_of(row: Row, metric: str) -> float | None:
-    if row["status"] in FAILURES:
-        value = next((d["worst"] for d in row["declared"] or () if d["quantity"] == metric), None)
-    else:
-        value = row["values"].get(metric)
+def value_of(row: Row, metric: Row) -> float | None:
+    """Of a failure the `worst` that this task's metric has."""
+    value = metric["worst"] if row["status"] in FAILURES else row["values"].get(metric["quantity"])
     return float(value) if value is not None and math.isfinite(value) else None
 
 
