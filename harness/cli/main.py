@@ -25,6 +25,7 @@ from harness.cli import (
     regress,
     report,
     run,
+    show,
     upkeep,
 )
 from harness.cli.options import reader_may_leave
@@ -62,7 +63,22 @@ def cli() -> None:
     """Run the methods of many papers under one contract, and see which claims hold."""
 
 
-for module in (run, look, registry, claims, compare, gathering, upkeep, exchange, machine, regress, report, nightly, data):
+for module in (
+    run,
+    look,
+    registry,
+    show,
+    claims,
+    compare,
+    gathering,
+    upkeep,
+    exchange,
+    machine,
+    regress,
+    report,
+    nightly,
+    data,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -1,4 +1,4 @@
-"""`harness leaderboard`, `status`, `show`, `logs`, `query`: reading the registry."""
+"""`harness leaderboard`, `status`, `logs`, `query`: reading the registry."""
 
 from __future__ import annotations
 
@@ -198,43 +198,6 @@ def logs_command(trial: str, registry: Path) -> None:
     say_warnings(opened)
 
 
-@click.command("show", epilog=example("harness show crrelu"), short_help="All that is known of an attempt, or of a method.")
-@click.argument("name")
-@registry_option
-@json_option
-def show_command(name: str, registry: Path, as_json: bool) -> None:
-    """Show an attempt (the beginning of its id), with what was said of it since, or the results of a method by name."""
-    opened = open_registry(registry)
-    rows = opened.query(OF_METHOD, {"method": name}).to_pylist()
-    if not rows:
-        row = latest(opened, name)
-        click.echo(json.dumps(finite(row), default=str, indent=None if as_json else 2))
-    elif as_json:
-        click.echo(json.dumps(finite(rows), default=str))
-    else:
-        for row in rows:
-            click.echo(
-                f"{short(row['task']):<20} {one_line(row['quantity']):<18} {one_line(row['part']):<11} "
-                f"{one_line(row['device']):<5} mean {number(row['mean'])} {one_line(row['unit'])}  "
-                f"sd {'-' if row['sd'] is None else format(row['sd'], '.3g')}  n {row['n']}"
-            )
-    say_warnings(opened)
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
-
-
-OF_METHOD = """
-    SELECT a.task, m.quantity, m.part, m.unit, a.device, avg(m.value) AS mean,
-           CASE WHEN bool_and(abs(m.value) < 1e150) THEN stddev_samp(CASE WHEN abs(m.value) < 1e150 THEN m.value END) END AS sd,
-           count(m.value) AS n
-    FROM v_latest a JOIN measurements m USING (attempt_id)
-    WHERE a.kind = 'quality' AND (a.method = $method OR split_part(a.method, '/', -1) = $method)
-    GROUP BY ALL ORDER BY ALL
-"""
-
-
 @click.command(
     "query",
     epilog=example('harness query "SELECT status, count(*) FROM attempts GROUP BY status"'),
@@ -272,4 +235,4 @@ def draw_table(names: list[str], rows: list[list[Any]]) -> None:
     console().print(table)
 
 
-COMMANDS = [leaderboard_command, status_command, show_command, logs_command, query_command]
+COMMANDS = [leaderboard_command, status_command, logs_command, query_command]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from harness.stats import Interval
 
 UNLIMITED = 10_000  # columns: to ask a table how wide it would like to be
 BAR_CELLS = 17
+SPARK_CELLS = 12
 BARS = "▁▂▃▄▅▆▇█"
 # What stands for a character that a terminal's encoding may not have.
 PLAIN = {"├": "|", "┤": "|", "─": "-", "●": "o", "┆": ":", "±": "+/-", "↑": "^", "↓": "v", "†": "+", "‡": "++", "§": "~",
@@ -26,7 +28,7 @@ PLAIN = {"├": "|", "┤": "|", "─": "-", "●": "o", "┆": ":", "±": "+/-"
 
 
 class Output(Console):
-    """A console for names and texts of others: what a terminal would obey is shown.
+    """A console for names and texts of others: what a terminal would obey is shown, what its encoding has not is spelled.
 
     rich ends the process where stdout's reader goes away; the command line decides that here.
     """
@@ -35,7 +37,7 @@ class Output(Console):
         raise BrokenPipeError
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        if isinstance(renderable, Text) and (shown := visible(renderable.plain)) != renderable.plain:
+        if isinstance(renderable, Text) and (shown := encodable(self, visible(renderable.plain))) != renderable.plain:
             renderable = Text(shown, style=renderable.style, justify=renderable.justify, overflow=renderable.overflow)
         return super().render(renderable, options)
 
@@ -43,6 +45,8 @@ class Output(Console):
 def console(*, err: bool = False) -> Console:
     """Stdout or stderr; 118 columns where it is no terminal, so that a log or a README holds whole rows."""
     made = Output(stderr=err, highlight=False, emoji=False)
+    if made.options.ascii_only and isinstance(made.file, io.TextIOWrapper):
+        made.file.reconfigure(errors="backslashreplace")  # rich itself cuts a text with an ellipsis
     return made if made.is_terminal else Output(stderr=err, highlight=False, emoji=False, width=118)
 
 
@@ -156,6 +160,20 @@ def bar(interval: Interval | None, low: float, high: float, cells: int = BAR_CEL
     drawn[left], drawn[right] = "├", "┤"
     drawn[place(interval.mean)] = "●"
     return "".join(drawn)
+
+
+def spark(values: Sequence[float], cells: int = SPARK_CELLS) -> str:
+    """A history as ▁▂▄▇, the least value lowest, each cell the mean of the values that fall into it; "" below two values."""
+    kept = [v for v in values if math.isfinite(v)]
+    if len(kept) < 2:
+        return ""
+    cells = min(cells, len(kept))
+    parts = [kept[i * len(kept) // cells : (i + 1) * len(kept) // cells] for i in range(cells)]
+    means = [math.fsum(v / len(part) for v in part) for part in parts]
+    low, high = min(means), max(means)
+    if not low < high or not math.isfinite(high - low):
+        return BARS[len(BARS) // 2] * cells
+    return "".join(BARS[min(len(BARS) - 1, int((m - low) / (high - low) * len(BARS)))] for m in means)
 
 
 def interval_cell(interval: Interval | None, *, signed: bool = False) -> str:
