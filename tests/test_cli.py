@@ -548,7 +548,7 @@ def test_show_gives_an_attempt_or_a_methods_results(registry):
     method = harness("show", "crrelu", "--registry", registry, "--json").json
 
     assert (one["attempt_id"], one["status"], one["net"]) == (ATTEMPT, "failed", {"arch": "mlp", "width": 64})
-    assert [(r["quantity"], r["mean"], r["n"]) for r in method] == [("accuracy", 0.5, 2)]
+    assert [(r["quantity"], r["mean"], r["n"]) for r in method["metrics"]] == [("accuracy", 0.5, 2)]
     assert "mean 0.5 1" in harness("show", "paper-harness/crrelu", "--registry", registry).out
 
 
