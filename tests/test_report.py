@@ -297,9 +297,16 @@ def test_attempts_without_a_start_time_or_a_machine_of_facts_are_shown_too(tmp_p
 
 
 def test_a_comparison_of_two_methods_says_which_is_better_on_each_board(registry):
-    page = compare.make_page(collect(registry, compared=("better", "worse")), ("better", "worse"))
+    page = compare.make_page(collect(registry, compared=("relu", "better")), ("relu", "better"))
 
-    assert page.lead == ("better against worse: 1 board with both; 1 where better is better.",)
+    assert page.lead[0].endswith("B against A: 1 better.")
+    assert page.sections[0].tables[0].rows[0].cells[-1].value == "better"
+
+
+def test_a_name_that_means_nothing_is_refused_before_a_page_is_written(registry, tmp_path):
+    with pytest.raises(HarnessError, match="no method, machine, environment, commit or date here"):
+        make_report(registry, tmp_path / "report", compared=("relu", "gleu"))
+    assert not (tmp_path / "report").exists()
 
 
 def test_the_command_writes_the_pages_and_says_where(tmp_path):

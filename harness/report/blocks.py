@@ -35,7 +35,8 @@ class Spark:
 class Cell:
     """text: as shown. value: as sorted and saved in full precision; None: the text. copy: the command that the cell stands for.
 
-    lead: before the text, in bold. mark: a word that is also told by colour and shape. span, spark: a picture of the number.
+    lead: before the text, in bold; more: after it, folded. mark: a word that is also told by colour and shape.
+    span, spark: a picture of the number.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Cell:
     mark: Mark = ""
     title: str = ""
     lead: str = ""
+    more: str = ""
     span: Span | None = None
     spark: Spark | None = None
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.comparing import Comparison, compare_kernels
+from harness.comparing import Comparison, Contrasts, compare_kernels, compare_results, read_sides
 from harness.errors import HarnessError
 from harness.kernelboard import KernelBoard, make_kernel_boards
 from harness.kernels.ceilings import MachineCheck, latest_checks
@@ -173,6 +173,7 @@ class Collected:
     data: Mapping[str, Mapping[str, Any]]
     papers: Mapping[str, Paper]
     compared: Comparison | None = None
+    contrasts: Contrasts | None = None
     verdicts: tuple[Verdict, ...] = ()
     method_kinds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -200,6 +201,8 @@ def collect(
     by_kernel = kernel_attempts(registry, kernels)
     timed = sorted({id for those in by_kernel.values() for id in those})
     attempts = {row["attempt_id"]: row for row in registry.query(CHOSEN, {"ids": [*ids, *timed]}).to_pylist()}
+    times = compare_times(registry, compared) if kernels else None
+    contrasts = compare_named(registry, *compared) if compared is not None and times is None else None
     return Collected(
         boards=tuple(boards),
         pools=tuple(make_pools(boards)),
@@ -220,7 +223,8 @@ def collect(
         data=named_facts(facts, "data"),
         papers={paper.name: paper for paper in sorted(papers, key=lambda p: p.name)},
         verdicts=tuple(sorted(verdicts, key=lambda v: (v.claim, v.machine, v.device, v.protocol))),
-        compared=compare_times(registry, compared) if kernels else None,
+        compared=times,
+        contrasts=contrasts,
         method_kinds=methods or {},
     )
 
@@ -231,6 +235,11 @@ def compare_times(registry: Registry, compared: tuple[str, str] | None) -> Compa
         return compare_kernels(registry, *(compared or ("eager", "ours")))
     except HarnessError:
         return None
+
+
+def compare_named(registry: Registry, a: str, b: str) -> Contrasts:
+    """Raises HarnessError for a name that means nothing here, or several things."""
+    return compare_results(registry, *read_sides(registry, a, b))
 
 
 def checked_machines(facts: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -71,7 +71,8 @@ def shown(cell: Cell) -> str:
     lead = f"**{escaped(cell.lead)}**: " if cell.lead else ""
     if cell.copy and cell.text:
         return "`" + visible(cell.text).replace("`", "'").replace("|", "\\|") + "`"
-    return lead + SIGNS.get(cell.mark, "") * bool(cell.text) + escaped(cell.text)
+    more = f" Here: {escaped(cell.more)}" if cell.more else ""
+    return lead + SIGNS.get(cell.mark, "") * bool(cell.text) + escaped(cell.text) + more
 
 
 def prose(text: str) -> str:

@@ -133,8 +133,7 @@ def unjudged_row(paper: Paper, claim: Claim, numbers: bool) -> Row:
 def paper_value(claim: Claim) -> Cell:
     """What the paper reports, where, and what is smaller here."""
     told = f"{sentence(claim.value)} {sentence(claim.place)}"
-    smaller = f" Here: {sentence(claim.scaled_down)}" if claim.scaled_down else ""
-    return Cell(f"{told}{smaller}".strip(), title=one_line(claim.source))
+    return Cell(told.strip(), title=one_line(claim.source), more=sentence(claim.scaled_down))
 
 
 def verdict_row(found: Collected, paper: Paper, claim: Claim, verdict: Verdict, at: int, numbers: bool) -> Row:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from harness.comparing import Comparison
+from harness.comparing import Comparison, Contrasts
 from harness.comparing import Ratio as KernelRatio
 from harness.leaderboard import Board, Row
 from harness.report import charts, linking
@@ -18,35 +19,28 @@ from harness.stats import Interval, paired_interval
 
 
 def make_page(found: Collected, compared: tuple[str, str] | None) -> Page:
-    pairs = list(board_pairs(found, compared))
-    tables = [methods_table(found, pairs, compared)] if pairs else []
-    sections = (
-        [Section("methods", "Methods, seed by seed", text=tuple(environment_notes(found)), tables=tuple(tables))]
-        if pairs
-        else []
-    )
+    sections = []
+    if found.contrasts is not None:
+        sections = list(contrast_sections(found, found.contrasts))
+        lead = [contrast_lead(found.contrasts)]
+    elif compared is not None:
+        lead = [f"Times of {one_line(compared[1])} over those of {one_line(compared[0])}, case by case."]
+    else:
+        pairs = list(best_pairs(found))
+        lead = [best_lead(pairs)]
+        notes = tuple(environment_notes(found))
+        sections = [Section("methods", "Methods, seed by seed", text=notes, tables=(methods_table(pairs),))] if pairs else []
     sections += [kernel_section(found.compared)] if found.compared is not None else []
-    return Page(
-        "compare.html",
-        "compare",
-        "Compare",
-        tuple(lead_of(found, pairs, compared)),
-        tuple(sections),
-        filters=("task", "device", "machine") if pairs else (),
-    )
+    return Page("compare.html", "compare", "Compare", tuple(lead), tuple(sections), filters=("task", "device", "machine"))
 
 
 Pair = tuple[Board, Row, Row, "Interval | None"]
 
 
-def board_pairs(found: Collected, compared: tuple[str, str] | None) -> Iterator[Pair]:
-    """(board, a, b, the paired difference a - b): the named two, or the best two."""
+def best_pairs(found: Collected) -> Iterator[Pair]:
+    """(board, a, b, the paired difference a - b): the best two of each board."""
     for board in found.boards:
-        if compared is None:
-            rows = best_rows(board)[:2]
-        else:
-            by_name = {name: row for row in board.rows for name in (row.method, row.ref)}
-            rows = [by_name[name] for name in compared if name in by_name]
+        rows = best_rows(board)[:2]
         if len(rows) == 2:
             a, b = rows
             yield board, a, b, paired(found, board, a, b)
@@ -58,25 +52,15 @@ def paired(found: Collected, board: Board, a: Row, b: Row) -> Interval | None:
     return paired_interval([left[k] for k in both], [right[k] for k in both]) if both else None
 
 
-def lead_of(found: Collected, pairs: list[Pair], compared: tuple[str, str] | None) -> Iterator[str]:
-    if compared is None and pairs:
-        open_ = sum(1 for board, _, _, d in pairs if verdict_cell(d, board.metric.better).value == "open")
-        yield (
-            f"The best two of each of {plural(len(pairs), 'board')}: on {open_} of them the difference could be chance (its "
-            "95 % interval holds zero). They were chosen after looking, so a gap that is just clear is no proof; "
-            "`harness report --compare A B` compares two of your choice."
-        )
-    elif compared is not None:
-        a, b = map(one_line, compared)
-        words = [str(verdict_cell(d, board.metric.better).value or "") for board, _, _, d in pairs]
-        told = ", ".join(
-            f"{words.count(w)} {said}"
-            for w, said in (("better", f"where {a} is better"), ("worse", f"where {b} is better"), ("open", "open"))
-            if w in words
-        )
-        yield f"{a} against {b}: {plural(len(pairs), 'board')} with both" + (f"; {told}." if told else ".")
-    else:
-        yield "Nothing to compare yet: a board needs two methods; `harness run vision` makes some."
+def best_lead(pairs: list[Pair]) -> str:
+    if not pairs:
+        return "Nothing to compare yet: a board needs two methods; `harness run vision` makes some."
+    chance = sum(1 for board, _, _, d in pairs if verdict_cell(d, board.metric.better).value == "open")
+    return (
+        f"The best two of each of {plural(len(pairs), 'board')}: on {chance} of them the difference could be chance (its 95 % "
+        "interval holds zero). They were chosen after looking, so a gap that is just clear is no proof; "
+        "`harness report --compare A B` compares two of your choice: methods, commits, dates, machines."
+    )
 
 
 def environment_notes(found: Collected) -> Iterator[str]:
@@ -89,7 +73,7 @@ def environment_notes(found: Collected) -> Iterator[str]:
             yield f"Records of {len(names)} {what} are here ({listed}): they stand on boards of their own."
 
 
-def methods_table(found: Collected, pairs: list[Pair], compared: tuple[str, str] | None) -> Table:
+def methods_table(pairs: list[Pair]) -> Table:
     columns = (
         Column("board", "short"),
         Column("metric", "short"),
@@ -129,21 +113,102 @@ def methods_table(found: Collected, pairs: list[Pair], compared: tuple[str, str]
                     charts.Dot(label, difference.mean, low, high, word, f"{label}: {interval(difference, signed=True).text}"),
                 )
             )
-    figures = []
-    for at, name in enumerate(dict.fromkeys(metric for metric, _ in dots)):
-        of = [dot for metric, dot in dots if metric == name]
-        says = "; ".join(dot.tip for dot in of)
-        figures.append(
-            Figure(
-                f"compare-{at}", f"{one_line(name)}: A − B", says, charts.forest(of, f"{one_line(name)}: A − B, 95 %", at=0.0)
-            )
-        )
-    again = command("harness", "compare", *compared) if compared else "harness leaderboard"
+    again = "harness leaderboard"
     columns_of = "task, method, seed, pair_key, quantity, value"
     sql = f"SELECT {columns_of} FROM measurements WHERE part = 'test' AND status = 'ok' ORDER BY pair_key, method"
     return Table(
-        "compare-methods", columns, tuple(rows), "Boards that have both", sql=sql, command=again, figures=tuple(figures)
+        "compare-methods",
+        columns,
+        tuple(rows),
+        "Boards that have both",
+        sql=sql,
+        command=again,
+        figures=tuple(forests(dots, "A − B")),
     )
+
+
+# Two that were named --------------------------------------------------------------------------------------------------
+
+
+def contrast_lead(found: Contrasts) -> str:
+    """How often B is better, worse or neither, over all that can be compared."""
+    words = Counter[str](c.verdict for c in found.contrasts)
+    told = ", ".join(f"{words[w]} {w}" for w in ("better", "worse", "same", "ambiguous") if words[w])
+    sides = (
+        f"A is {one_line(found.a.given)} ({one_line(found.a.says)}), B is {one_line(found.b.given)} ({one_line(found.b.says)})."
+    )
+    return f"{sides} B against A: {told}." if told else f"{sides} Nothing of them can be compared; below is why."
+
+
+def contrast_sections(found: Collected, contrasts: Contrasts) -> Iterator[Section]:
+    """What differs besides comes first: it is often the cause."""
+    if contrasts.packages or contrasts.besides:
+        rows = tuple(Line(tuple(Cell(one_line(part) or "–") for part in each)) for each in contrasts.packages)
+        table = Table("packages", (Column("package"), Column("A"), Column("B")), rows, "Packages that differ")
+        text = tuple(f"Also different, and perhaps the cause: {one_line(what)}." for what in contrasts.besides)
+        yield Section("besides", "What else differs", text=text, tables=(table,) if rows else ())
+    if contrasts.contrasts:
+        yield Section("contrasts", "Pair by pair", text=CONTRAST_NOTES, tables=(contrast_table(contrasts),))
+    if contrasts.apart:
+        columns = (Column("side"), Column("task"), Column("method"), Column("seeds", "right"), Column("because", "long"))
+        lines = tuple(
+            Line((
+                Cell(each.side.upper()), Cell(short(each.where["task"])), Cell(short(each.method)),
+                Cell(str(each.seeds), each.seeds),
+                Cell("; ".join(map(one_line, each.because))),
+            ))
+            for each in contrasts.apart
+        )  # fmt: skip
+        yield Section("apart", "Not comparable", tables=(Table("apart", columns, lines, "Without a partner"),))
+
+
+CONTRAST_NOTES = ("p: of the paired t test, adjusted for all comparisons of this table (Holm); it decides. Effect: in standard "
+                  "deviations of the differences.",)  # fmt: skip
+
+
+def contrast_table(found: Contrasts) -> Table:
+    columns = (
+        Column("task", "short"), Column("A", "short"), Column("B", "short"), Column("metric", "short"),
+        Column("A's result", "right"), Column("B's result", "right"), Column("B − A", "right", "paired, 95 %"),
+        Column("pairs", "right"), Column("p", "right"),
+        Column("effect", "right"), Column("failed A/B", "right"),
+        Column("cost", "right", "median seconds of B over those of A"),
+        Column("B is", "short"),
+    )  # fmt: skip
+    rows, dots = [], []
+    for c in found.contrasts:
+        net = c.where["net"]
+        task = short(c.where["task"]) + (f", {one_line(net['arch'])}" if net else "")
+        name = f"{one_line(c.metric.name)} {ARROWS[c.metric.better]}"
+        methods = [Cell(short(m)) for m in (c.method_a, c.method_b)]
+        cells = (
+            Cell(task), *methods, Cell(name), interval(c.a), interval(c.b), interval(c.difference, signed=True),
+            Cell(str(c.difference.n), c.difference.n), number(c.p_holm), number(c.effect), Cell(f"{c.failed_a}/{c.failed_b}"),
+            number(c.cost_ratio), signed_word(c.verdict),
+        )  # fmt: skip
+        rows.append(Line(cells, {"task": task, "device": one_line(c.where["device"])}))
+        if charts.drawable(c.difference.mean):
+            ends = [c.difference.mean if e is None else e for e in (c.difference.low, c.difference.high)]
+            label = f"{task}: {short(c.method_b)} − {short(c.method_a)}"
+            tip = f"{label}: {interval(c.difference, signed=True).text}, {c.verdict}"
+            dots.append((c.metric.name, charts.Dot(label, c.difference.mean, ends[0], ends[1], c.verdict, tip)))
+    sql = "SELECT task, method, seed, pair_key, quantity, value FROM measurements WHERE part = 'test' ORDER BY pair_key, method"
+    again = command("harness", "compare", found.a.given, found.b.given)
+    return Table(
+        "contrasts", columns, tuple(rows), "B against A", sql=sql, command=again, figures=tuple(forests(dots, "B − A"))
+    )
+
+
+def forests(dots: Sequence[tuple[str, charts.Dot]], what: str) -> Iterator[Figure]:
+    """One a metric: differences in different units have no axis in common."""
+    for at, name in enumerate(dict.fromkeys(metric for metric, _ in dots)):
+        of = [dot for metric, dot in dots if metric == name]
+        says = "; ".join(dot.tip for dot in of)
+        title = f"{one_line(name)}: {what}"
+        yield Figure(f"compare-{at}", title, says, charts.forest(of, f"{title}, 95 %", at=0.0))
+
+
+# Kernels --------------------------------------------------------------------------------------------------------------
 
 
 def kernel_section(compared: Comparison) -> Section:

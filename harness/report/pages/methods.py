@@ -12,7 +12,7 @@ from harness.report.blocks import Cell, Column, Fact, Figure, Page, Section, Spa
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Attempt, Collected, CurvePoint
 from harness.report.pages.claims import claims_table, decisions_table, full_name, verdicts_of
-from harness.report.pages.leaderboard import span_of, verdict_cell
+from harness.report.pages.leaderboard import rank_cell, span_of, verdict_cell
 from harness.report.words import (
     ARROWS,
     anchor,
@@ -147,7 +147,7 @@ def lead_of(found: Collected, on: Sequence[tuple[int, int]], summary: str) -> st
     for i, at in on:
         board = found.boards[i]
         row = board.rows[at]
-        place = f"rank {at + 1} of {sum(r.ranked for r in board.rows)}" if row.ranked else "not ranked"
+        place = f"rank {rank_cell(row).text} of {sum(r.ranked for r in board.rows)}" if row.rank else "not ranked"
         told.append(f"{task_label(board)}: {place}")
     start = f"{one_line(summary).rstrip('.')}. " if summary else ""
     return start + "; ".join(told[:6]) + (f"; and {len(told) - 6} more boards" if len(told) > 6 else "") + "."
