@@ -24,7 +24,7 @@ from harness.registry import Registry, collecting, io
 from harness.registry.collecting import Garbage
 from harness.registry.files import STALE_S, Layout, content_name, owner
 from harness.registry.folding import GRACE_S
-from harness.registry.reading import Reader
+from harness.registry.reading import Reader, checked_name
 from harness.registry.verifying import verify
 
 pytestmark = pytest.mark.usefixtures("no_flush")
@@ -232,8 +232,8 @@ def test_an_old_index_goes_and_a_young_one_stays(registry):
     ids(registry)
     assert listed(registry) == []
 
-    made_old(registry.path / "index" / "checked.json", GRACE_S + 60)
-    assert listed(registry) == [("index", "index/checked.json")]
+    made_old(registry.path / "index" / checked_name(), GRACE_S + 60)
+    assert listed(registry) == [("index", f"index/{checked_name()}")]
     registry.collect()
     assert len(ids(registry)) == 1
 

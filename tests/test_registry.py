@@ -35,9 +35,9 @@ from harness.records import (
     Timing,
     Trial,
 )
-from harness.registry import Registry, TrialState, duck, io, query, schema
+from harness.registry import Registry, TrialState, duck, io, query, reading, schema
 from harness.registry.files import STALE_ELSEWHERE_S, STALE_S, this_process
-from harness.registry.reading import Reader
+from harness.registry.reading import Reader, checked_name
 from harness.registry.views import VIEWS
 
 
@@ -551,7 +551,7 @@ def test_files_are_checked_once_and_the_index_is_disposable(registry, monkeypatc
     checked = []
     real = Reader.has_its_name
     monkeypatch.setattr(Reader, "has_its_name", lambda self, entry: checked.append(entry) or real(self, entry))
-    index = registry.path / "index" / "checked.json"
+    index = registry.path / "index" / checked_name()
 
     ids(registry)
     ids(registry)
@@ -562,6 +562,36 @@ def test_files_are_checked_once_and_the_index_is_disposable(registry, monkeypatc
     os.utime(loose_files(registry)[0], (1, 1))
     ids(registry)
     assert len(checked) == 3
+
+
+def test_after_a_boot_every_file_is_checked_anew(registry, monkeypatch):
+    """A copying tool flushes nothing: after a power cut its files may be full of zeros, with the size and the time they had."""
+    registry.append(make_attempt(1))
+    ids(registry)
+    path = loose_files(registry)[0]
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    monkeypatch.setattr(reading, "boot_id", lambda: "the boot after")
+    rows = Registry.open(registry.path, create=False).table()
+
+    assert len(rows) == 0
+    assert io.listdir(registry.path / "quarantine") == [path.name]
+
+
+def test_a_damaged_format_file_hides_no_record_and_nothing_is_added(registry):
+    """One flipped bit in 33 bytes must not make years of results unreadable; a newer harness may have written it, though."""
+    registry.append(make_attempt(1))
+    path = registry.path / "FORMAT"
+
+    for content in (b'{"format": 1, "min_reader": 3}\n', b'{"format": 1, "min', b"\xff" * 33, b""):
+        path.write_bytes(content)
+        reader = Registry.open(registry.path, create=False)
+        assert len(reader.table()) == 1
+        assert 'FORMAT file is damaged; write {"format": 1, "min_reader": 1} into it' in reader.warnings[0]
+        with pytest.raises(RegistryError, match="its FORMAT file is damaged; write"):
+            Registry.open(registry.path)
 
 
 def test_a_strange_file_is_named_and_not_read(registry):

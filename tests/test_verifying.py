@@ -24,6 +24,7 @@ from registry_samples import WHERE, flip_a_bit, ids, make_attempt, make_trial
 
 from harness.registry import Registry, io, schema
 from harness.registry.files import Layout, content_name
+from harness.registry.reading import checked_name
 from harness.registry.verifying import Finding, Report, verify
 
 pytestmark = pytest.mark.usefixtures("no_flush")
@@ -216,7 +217,7 @@ def test_damage_that_kept_size_and_time_is_found_and_never_read_again(registry, 
 
     assert finding.kind == "damaged"
     assert "could not be moved to quarantine (Read-only)" in finding.what
-    assert f"attempts/{victim.name}" not in json.loads((registry.path / "index" / "checked.json").read_text())
+    assert f"attempts/{victim.name}" not in json.loads((registry.path / "index" / checked_name()).read_text())
     assert len(ids(registry)) == 4
 
 
@@ -583,6 +584,21 @@ def test_the_format_file_is_looked_at_too(registry, content, kind):
     told = harness("verify", "--registry", registry.path)
     assert told.code == 3
     assert ("`pip install" if kind == "newer" else '"min_reader": 1} into it') in told.out
+
+
+def test_every_flipped_bit_of_the_format_file_is_found(registry):
+    """The one file that is not named by its content: what it may say is known instead."""
+    path = registry.path / "FORMAT"
+    whole = path.read_bytes()
+
+    found = {}
+    for bit in range(8 * len(whole.rstrip())):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        found[bit] = {(one.kind, one.path) for one in examine(registry, hands_off=True).findings}
+
+    assert [bit for bit, said in found.items() if said != {("damaged", "FORMAT")}] == []
 
 
 # Quarantine -------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ MAX_SQL_CHARACTERS = 100_000
 BATCH_ROWS = 100_000
 LOCKS = (
     "SET TimeZone = 'UTC'",
+    "SET enable_progress_bar = false",  # in a notebook it would be on, and draw into the output
     "SET python_enable_replacements = false",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",

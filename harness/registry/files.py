@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import secrets
@@ -20,6 +21,7 @@ from pathlib import Path
 from harness.registry import io
 
 FORMAT = 1  # of the folder; what this program writes, and the newest that it reads
+FORMAT_CONTENT = b'{"format": 1, "min_reader": 1}\n'
 FOLDERS = ("attempts", "folded", "manifests", "blobs", "facts", "annotations", "started", "tmp", "quarantine", "index")
 STALE_S = 24 * 3600.0
 # A process on another host cannot be looked up: what it left is stale only when no trial can still be running.
@@ -45,6 +47,20 @@ class Layout:
     @property
     def format(self) -> Path:
         return self.root / "FORMAT"
+
+
+def min_reader_of(content: bytes) -> int:
+    """The oldest format whose readers may read this registry, as its FORMAT file says. Raises ValueError for a damaged one."""
+    try:
+        told = json.loads(content)
+        written, min_reader = told["format"], told["min_reader"]
+        if not (isinstance(written, int) and isinstance(min_reader, int)):
+            raise TypeError("no whole numbers")
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise ValueError(f"does not say which format this is ({exc})") from exc
+    if min_reader > written:  # the only trace of a flipped bit in a digit
+        raise ValueError(f"says that format {written} can be read from format {min_reader} on, which cannot be")
+    return min_reader
 
 
 def content_name(content: bytes, suffix: str = "") -> str:

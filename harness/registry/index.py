@@ -25,7 +25,7 @@ from harness.records import SCHEMA_VERSION
 from harness.registry import io, schema
 from harness.registry.conflicts import Conflict, join
 from harness.registry.files import Layout, content_name, ensure_folder, is_stale, owner, write_new
-from harness.registry.reading import RELISTS, Changed, Entry, Reader, as_manifest
+from harness.registry.reading import RELISTS, Changed, Entry, Reader, as_manifest, checked_name
 from harness.registry.standing import Standing
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ CATALOG = "_index"
 # Long and seldom asked for: most of a row's bytes.
 LEFT_OUT = ("log", "worker_environment", "curve", "series", "spent", "diagnostics", "blobs", "measurements")
 MEMBERS = "e.quantity, e.part, e.unit, e.better, e.value, e.worst"
-KEPT = (NOTE, ".gitignore", "checked.json")
+KEPT = (NOTE, ".gitignore")
 HOLDERS = ("folded", "attempts")
 
 
@@ -304,11 +304,11 @@ def remove(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """What processes left behind that died while they made an index."""
-    for name in io.listdir(folder):
+    """What processes left behind that died while they made an index, and the lists of files that were checked in other boots."""
+    for name in set(io.listdir(folder)) - {*KEPT, checked_name()}:
         stem = name.removeprefix("rows-").partition(".duckdb")[0]
         with contextlib.suppress(OSError):
-            if name not in KEPT and is_stale(stem, time.time() - io.size_and_time(folder / name)[1] / 1e9):
+            if is_stale(stem, time.time() - io.size_and_time(folder / name)[1] / 1e9):
                 io.unlink(folder / name)
 
 
@@ -333,6 +333,7 @@ def fill(
     con.execute(f"SET threads = {min(4, os.cpu_count() or 1)}")
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET temp_directory = ''")
+    con.execute("SET enable_progress_bar = false")
     if anew:
         create(con)
     contested = {conflict.attempt_id for conflict in conflicts}

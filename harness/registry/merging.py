@@ -75,14 +75,15 @@ class Gone(Exception):
     """A file of the source that was listed and is not there."""
 
 
-def check_source(target: Path, source: Path) -> None:
-    """Raises RegistryError if `source` is no registry that this harness reads, or lies in `target` or around it."""
+def check_source(target: Path, source: Path) -> list[str]:
+    """What is to be warned of. Raises RegistryError if `source` is no registry that we read, or lies in `target` or around it."""
     from harness.registry.store import Registry
 
     if not source.is_dir():
         raise RegistryError(f"registry {source}: there is no such folder; name the folder of a registry")
-    Registry.open(source, create=False)
+    opened = Registry.open(source, create=False)
     refuse_nested(target, source)
+    return opened.warnings
 
 
 def refuse_nested(target: Path, source: Path) -> None:

@@ -18,7 +18,7 @@ from harness.errors import RegistryError
 from harness.registry import io, schema
 from harness.registry.annotations import Annotation, decode, in_force, to_table
 from harness.registry.conflicts import Conflict, choose, repeated_rows
-from harness.registry.files import Layout, content_name, ensure_folder, owner, quarantine, write_new
+from harness.registry.files import Layout, boot_id, content_name, ensure_folder, owner, quarantine, write_new
 from harness.registry.standing import Standing
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Reader:
     # Are they what their names say? ---------------------------------------------------------------------------------
 
     def is_healthy(self, entry: Entry) -> bool:
-        """Whether content and name agree; looked at once per (name, size, time of change), and kept in the index."""
+        """Whether content and name agree; looked at once per (boot, name, size, time of change), and kept in the index."""
         if entry in self.left_out:
             return False
         key, path = "/".join(entry), self.layout / entry[0] / entry[1]
@@ -206,7 +206,7 @@ class Reader:
         if self._index is None:
             self._index = {}
             with contextlib.suppress(OSError, ValueError):  # absent or torn: everything is checked again
-                self._index = dict(json.loads(io.read(self.layout / "index" / "checked.json")))
+                self._index = dict(json.loads(io.read(self.layout / "index" / checked_name())))
         return self._index
 
     def save_index(self) -> None:
@@ -220,7 +220,7 @@ class Reader:
             write_new(aside, b"*\n")
             io.rename(aside, folder / ".gitignore")
             write_new(aside, json.dumps(self._index, separators=(",", ":")).encode())
-            io.rename(aside, folder / "checked.json")
+            io.rename(aside, folder / checked_name())
             self._index_grew = False
 
     # The rows -------------------------------------------------------------------------------------------------------
@@ -331,6 +331,12 @@ class Reader:
             if self.is_healthy(entry):
                 self.leave_out(entry, f"pyarrow {pa.__version__} cannot read it ({exc})")
             raise Changed from exc
+
+
+def checked_name() -> str:
+    """Of the list of checked files. It holds for one boot: of what a copying tool never flushed, a power cut may leave a file
+    of the right size and time that is full of zeros."""
+    return f"checked-{content_name(boot_id().encode())[:16]}.json"
 
 
 def as_manifest(content: bytes) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from harness.errors import DamagedError, RegistryError
 from harness.records import Attempt, Blob, Outcome, Provenance, Trial
 from harness.registry import folding, io, markers, schema
 from harness.registry.annotations import Annotation, Kind, publish_annotation
-from harness.registry.files import FOLDERS, FORMAT, Layout, content_name, ensure_folder, owner, publish, quarantine, sweep_tmp
+from harness.registry.files import (
+    FOLDERS, FORMAT, FORMAT_CONTENT, Layout, content_name, ensure_folder, min_reader_of, owner, publish, quarantine, sweep_tmp,
+)  # fmt: skip
 from harness.registry.reading import RELISTS, Changed, Entry, Reader
 from harness.registry.unfolded import Unfolded
 
@@ -99,7 +101,7 @@ class Registry:
             registry.sweep()
             registry.compact()  # a run that was killed never folded what it wrote
         elif registry.path.exists():
-            registry._check_format()
+            registry._check_format(to_read=True)
         else:
             registry._reader.warn(f"registry {path}: there is none yet; `harness run SUITE --registry {path}` makes one")
         return registry
@@ -112,7 +114,7 @@ class Registry:
             for name in FOLDERS:
                 ensure_folder(self._layout / name)
             if not self._layout.format.exists():
-                publish(self._layout, json.dumps({"format": FORMAT, "min_reader": 1}).encode() + b"\n", self._layout.format)
+                publish(self._layout, FORMAT_CONTENT, self._layout.format)
             self._check_format()
             self._flush_names()
             self._probe()
@@ -135,19 +137,22 @@ class Registry:
                 "name an empty or a new folder with --registry"
             )
 
-    def _check_format(self) -> None:
+    def _check_format(self, to_read: bool = False) -> None:
+        """to_read: a damaged FORMAT file hides no record; nothing is added to a registry whose format is unknown."""
         try:
-            min_reader = int(json.loads(io.read(self._layout.format))["min_reader"])
+            min_reader = min_reader_of(io.read(self._layout.format))
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise RegistryError(
                 f"registry {self.path}: has no FORMAT file, so it is none; name another folder with --registry"
             ) from exc
         except OSError as exc:
             raise self._error("cannot be read", exc) from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise RegistryError(
-                f'registry {self.path}: its FORMAT file is damaged; write {{"format": {FORMAT}, "min_reader": 1}} into it'
-            ) from exc
+        except ValueError as exc:
+            told = f"registry {self.path}: its FORMAT file is damaged; write {FORMAT_CONTENT.decode().strip()} into it"
+            if not to_read:
+                raise RegistryError(told) from exc
+            self.warn(f"{told}; it is read as one of format {FORMAT}")
+            return
         if min_reader > FORMAT:
             raise RegistryError(
                 f"registry {self.path}: needs a harness that reads format {min_reader}, this one reads {FORMAT}; "
@@ -263,6 +268,8 @@ class Registry:
 
         `open` for writing calls it. Raises RegistryError.
         """
+        from harness.registry import index
+
         try:
             torn: list[Path] = []
             dead = list(markers.left_behind(self._layout, torn))
@@ -277,6 +284,7 @@ class Registry:
                     f"{path}: no start marker (a power cut tears them); moved to {quarantine(self._layout, path)}"
                 )
             sweep_tmp(self._layout)
+            index.remove_stale(self._layout / "index")
             folding.remove_replaced(self._reader, self._layout)
         except OSError as exc:
             raise self._error("cannot be swept", exc) from exc
@@ -309,7 +317,8 @@ class Registry:
         """
         from harness.registry import merging
 
-        merging.check_source(self.path, Path(source))
+        for text in merging.check_source(self.path, Path(source)):
+            self.warn(text)
         try:
             return merging.merge(self._reader, self._layout, Layout(Path(source)), dry_run, progress)
         except OSError as exc:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import RegistryError
 from harness.registry import io, markers, schema
 from harness.registry.annotations import decode as as_annotation
-from harness.registry.files import FOLDERS, FORMAT, Layout, content_name, quarantine
+from harness.registry.files import FOLDERS, FORMAT, FORMAT_CONTENT, Layout, content_name, min_reader_of, quarantine
 from harness.registry.folding import AT_ONCE, held_in
 from harness.registry.reading import NAMES, Changed, Entry, Reader, as_facts, as_manifest
 from harness.registry.standing import Standing
@@ -126,21 +126,22 @@ class Examination:
     # What belongs here ------------------------------------------------------------------------------------------------
 
     def look_at_format(self) -> None:
-        text = json.dumps({"format": FORMAT, "min_reader": 1})
-        mend = f"write {text} into it"
+        mend = f"write {FORMAT_CONTENT.decode().strip()} into it"
         try:
-            told = json.loads(io.read(self.layout.format))
-            if not all(isinstance(told[name], int) for name in ("format", "min_reader")):
-                raise TypeError("no whole numbers")
+            content = io.read(self.layout.format)
+            min_reader = min_reader_of(content)
         except FileNotFoundError:
             self.find("missing", "FORMAT", "is not there", mend)
         except OSError as exc:
             self.find("unreadable", "FORMAT", f"cannot be read ({exc.strerror})", PERMISSIONS)
-        except (ValueError, KeyError, TypeError) as exc:
-            self.find("damaged", "FORMAT", f"does not say which format this is ({exc})", mend)
+        except ValueError as exc:
+            self.find("damaged", "FORMAT", str(exc), mend)
         else:
-            if told["min_reader"] > FORMAT:
-                self.find("newer", "FORMAT", f"asks for a harness that reads format {told['min_reader']}", UPGRADE)
+            if min_reader > FORMAT:
+                self.find("newer", "FORMAT", f"asks for a harness that reads format {min_reader}", UPGRADE)
+            elif content.split() != FORMAT_CONTENT.split():  # a line end that git or an editor changed is no damage
+                what = "is not what this harness writes: a flipped bit, or a newer format that it may read"
+                self.find("damaged", "FORMAT", what, f"{mend}, or {UPGRADE}")
 
     def look_at_top_level(self) -> None:
         for name in io.listdir(self.layout.root):
