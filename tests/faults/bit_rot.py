@@ -27,7 +27,10 @@ from tests.faults.scenario import Bench, Verdict, report
 from tests.faults.tally import Tally
 
 FOLDERS = ("attempts", "folded", "manifests", "facts", "blobs", "annotations")
-SHARE_DAMAGED = {"attempts": 0.6, "folded": 0.6, "manifests": 0.5, "facts": 0.2, "blobs": 0.3, "annotations": 0.5}
+FORMAT = "FORMAT"  # the one file of a registry that is not named by its content
+SHARE_DAMAGED = {
+    "attempts": 0.6, "folded": 0.6, "manifests": 0.5, "facts": 0.2, "blobs": 0.3, "annotations": 0.5, FORMAT: 0.5,
+}  # fmt: skip
 SHARE_CUT = 0.2
 SHARE_TIME_KEPT = 0.5
 COMPACTED, FOLDED, LOOSE, EACH = 4, 6, 12, 4
@@ -154,6 +157,7 @@ def describe(bench: Bench, compacted: set[str]) -> Healthy:
                 healthy.kinds[name] = "compacted files"
             if path.suffix == ".json":
                 healthy.said[name] = json.loads(content)
+    healthy.content[FORMAT], healthy.kinds[FORMAT] = (bench.path / FORMAT).read_bytes(), FORMAT
     told = {row["attempts"][0]: (row["kind"], row["reason"]) for row in healthy.expected_json("annotations", {})}
     assert told == bench.ledger.said, "the campaign itself is wrong: these are not the annotations that were made"
     assert healthy.expected_ids({}) == bench.ledger.acknowledged, "the campaign itself is wrong: these are not the attempts"
@@ -172,7 +176,7 @@ def draw(healthy: Healthy, dice: random.Random, limit: int) -> Damage:
 
 def damaged(content: bytes, dice: random.Random) -> bytes:
     if dice.random() < SHARE_CUT:
-        return content[: dice.randrange(len(content))]
+        return content[: dice.randrange(len(content.rstrip()))]  # the line end of FORMAT tells nothing
     at = dice.randrange(len(content))
     return content[:at] + bytes([content[at] ^ (1 << dice.randrange(8))]) + content[at + 1 :]
 

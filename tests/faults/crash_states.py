@@ -62,27 +62,32 @@ def campaign(folder: Path, times: int, seed: int, pictures: Path | None = None) 
 def cut_power(
     fault: str, folder: Path, times: int, seed: int, change: Callable[[str, Any], Any] = lambda name, real: real
 ) -> Tally:
-    """change: what makes this disk a special one; see `intercepted`."""
+    """Prefix after prefix, until all were cut, then all again in another way. change: see `intercepted`."""
     story = record(folder, change)
     length, starts = len(story.recorder.calls), story.recorder.starts
     dice = random.Random(seed)
     seen: set[tuple[str, int]] = set()
+    judged: set[int] = set()
     total = Verdict()
-    places = [(position, kind) for position in range(starts, length + 1) for kind in CUTS]
+    positions = list(range(starts, length + 1))
+    kinds = {position: dice.sample(list(CUTS), len(CUTS)) for position in positions}
     for draw in range(times * MAX_DRAWS):
         if len(seen) == times:
             break
-        if draw % len(places) == 0:
-            dice.shuffle(places)
-        position, kind = places[draw % len(places)]
+        turn, at = divmod(draw, len(positions))
+        if at == 0:
+            dice.shuffle(positions)
+        position = positions[at]
+        kind = kinds[position][turn % len(CUTS)]
         tree = replay(story.recorder.calls[:position]).found(Cut(*CUTS[kind], dice))
         ledger = story.ledger_at(position)
         key = (digest(tree), len(ledger.acknowledged) + len(ledger.interrupted) + len(ledger.said))
         if key in seen:
             continue
         seen.add(key)
+        judged.add(position)
         total += judge_state(folder / "state", tree, story.bench, ledger, f"after {position} calls, {kind}")
-    notes = (f"{length - starts} disk calls, {len(CUTS)} kinds of cut",)
+    notes = (f"after {len(judged):,} of {len(positions):,} prefixes of the disk calls, {len(CUTS)} kinds of cut",)
     return tally(f"{fault}: what was not flushed dropped, halved, zeroed, reordered", len(seen), total, notes)
 
 

@@ -20,10 +20,11 @@ from harness.errors import RegistryError
 from harness.records import Attempt, Blob, Provenance, Trial
 from harness.registry import Registry, markers, schema
 from harness.registry.annotations import Kind
-from harness.registry.files import Layout, Owner, this_process
+from harness.registry.files import Layout, Owner, content_name, publish, this_process
 from harness.registry.reading import Reader
 from tests.registry_samples import ACCURACY, WHERE, make_attempt, make_trial
 
+NOBODYS = b"an artefact that no attempt names"
 MAX_REPORTED = 20
 MAX_REPORTED_CHARACTERS = 600
 
@@ -220,9 +221,23 @@ def a_collection(bench: Bench) -> None:
     bench.open().remove_replaced(grace_s=-1)
 
 
+def a_gc(bench: Bench) -> None:
+    """What `harness gc --yes --grace 0s` does, after one more fold; also to an artefact and facts that no attempt names."""
+    registry, layout = bench.open(), Layout(bench.path)
+    for number in (21, 22):
+        bench.append(registry, number, "inv-4", blob=b"circuit")
+    registry.fold("inv-4")
+    registry.keep_facts("machine", "m-nobody", {"cpu": "CPU of nobody"})
+    try:
+        publish(layout, NOBODYS, layout / "blobs" / content_name(NOBODYS))
+    except OSError as exc:
+        raise RegistryError("as the registry says it where it publishes") from exc
+    registry.collect(grace_s=-1)
+
+
 Scene = Callable[[Bench], None]
 SCENES: tuple[Scene, ...] = (
-    first_attempts, a_death, more_attempts, annotations, a_merge, a_compaction, a_query, a_collection,
+    first_attempts, a_death, more_attempts, annotations, a_merge, a_compaction, a_query, a_collection, a_gc,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import contextlib
 import random
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # `tests` is a folder of files to pytest, a package to `python -m tests.faults`
 
 from harness.registry import Registry, files, io  # noqa: E402
+from harness.registry.collecting import Garbage  # noqa: E402
 from harness.registry.reading import Reader  # noqa: E402
-from tests.faults import bit_rot, crash_states, failing_calls, writers  # noqa: E402
+from tests.faults import bit_rot, crash_states, failing_calls, scenario, writers  # noqa: E402
 from tests.faults.simulated_disk import CUTS, Cut, Recorder, intercepted, replay  # noqa: E402
 from tests.faults.tally import Tally  # noqa: E402
 
@@ -27,6 +29,16 @@ def assert_clean(tallies: list[Tally], tried: int) -> None:
     assert sum(t.tried for t in tallies if not t.skipped) >= tried
 
 
+def collected_by(act: Callable[[], None]) -> list[Garbage]:
+    """What `Registry.collect` deleted meanwhile."""
+    found: list[Garbage] = []
+    real = Registry.collect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "collect", lambda self, grace_s: found.extend(real(self, grace_s)))
+        act()
+    return found
+
+
 # The campaigns -------------------------------------------------------------------------------------------------------------
 
 
@@ -34,6 +46,17 @@ def assert_clean(tallies: list[Tally], tried: int) -> None:
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path, times):
     """What was not flushed may be gone, torn or reordered: the next command reads all the rest, and writes on."""
     assert_clean(crash_states.campaign(tmp_path, times, seed=1), times)
+
+
+def test_the_script_collects_garbage_of_every_kind_that_a_run_leaves(tmp_path):
+    """A campaign over a `gc` that finds nothing to delete would show nothing."""
+    bench = scenario.prepare(tmp_path)
+    for scene in scenario.SCENES[:-1]:
+        scene(bench)
+    with_litter = {one.kind: one for one in collected_by(lambda: scenario.a_gc(bench))}
+
+    assert with_litter.keys() >= {"replaced", "manifest", "blob", "facts"}
+    assert scenario.judge(Registry.open(bench.path, create=False), bench.ledger) == scenario.Verdict()
 
 
 @pytest.mark.parametrize("times", [40, pytest.param(1_000, marks=pytest.mark.slow)])
