@@ -201,11 +201,11 @@ def refresh(reader: Reader, layout: Layout, bearable_bytes: int = 0) -> Index | 
     return found
 
 
-def size_on_disk(layout: Layout, entries: Iterable[Entry] | None) -> int:
+def size_on_disk(layout: Layout, entries: Sequence[Entry] | None) -> int:
     """Of these files; None: of all that may hold rows."""
-    listed = {folder: io.scan(layout / folder) for folder in HOLDERS}
     if entries is None:
-        return sum(size for files in listed.values() for size, _ in files.values())
+        return sum(size for folder in HOLDERS for size, _ in io.scan(layout / folder).values())
+    listed = {folder: io.scan(layout / folder) for folder in {folder for folder, _ in entries}}
     return sum(listed[folder].get(name, (0, 0))[0] for folder, name in entries)
 
 

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -114,12 +113,11 @@ def test_the_campaign_at_length_is_clean(tmp_path):
 
 
 @pytest.mark.slow
-def test_atheris_finds_nothing_in_the_loader_in_two_minutes():
+def test_atheris_finds_nothing_in_the_loader_in_two_minutes(tmp_path):
     """Guided by coverage it gets where random edits do not."""
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("needs atheris: pip install 'paper-harness[fuzz]' on CPython 3.11")
-    command = [sys.executable, "-m", "tests.faults.fuzz_suite", "-max_total_time=120", "-timeout=30", "-rss_limit_mb=1000"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    ended = untrusted.fuzz_guided(tmp_path, "-max_total_time=120")
 
     assert ended.returncode == 0, ended.stderr[-2000:]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -64,6 +65,7 @@ def campaign(folder: Path, times: int, seed: int, pictures: Path | None) -> list
     limits = f"{SUITE_CPU_S:g} s, {SUITE_BYTES >> 20} MB"
     return [
         suite_tally(f"Suite file, fuzzed (at most {limits})", limited("suites", seed, suites, folder), "files"),
+        guided_tally("Suite file and options, guided by coverage (atheris)", max(200, times // 4), seed, folder),
         suite_tally(f"`--set` option, fuzzed (at most {limits})", limited("options", seed, options, folder), "options"),
         tally_of(f"Hostile records and files in a registry, {commands} commands", read, "readings"),
         tally_of("Hostile data file (bombs, lies, pipes, links, pickles)", read_hostile_data(folder / "data"), "readings"),
@@ -80,6 +82,25 @@ def tally_of(fault: str, found: Found, of: str) -> Tally:
 def suite_tally(fault: str, found: Found, of: str) -> Tally:
     found.notes.append(f"slowest {found.slowest_s:.2f} s CPU, at most {found.peak_bytes >> 20} MB more than an idle process")
     return tally_of(fault, found, of)
+
+
+def guided_tally(fault: str, times: int, seed: int, folder: Path) -> Tally:
+    """It stops at the first input that is answered wrongly; libFuzzer says on stderr which."""
+    if importlib.util.find_spec("atheris") is None:
+        return Tally(fault, 0, "inputs", 0, 0, skipped="needs atheris: pip install 'paper-harness[fuzz]' on CPython 3.11")
+    ended = fuzz_guided(folder, f"-runs={times}", f"-seed={seed + 1}")  # of 0 libFuzzer makes one of its own
+    ran = re.search(r"stat::number_of_executed_units: ([0-9]+)", ended.stderr)
+    found = Found(int(ran[1]) if ran else 0)
+    if ended.returncode or not ran:
+        found.wrong.append(f"ended with {ended.returncode}: {ended.stderr[-400:]}")
+    return tally_of(fault, found, "inputs")
+
+
+def fuzz_guided(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.faults.fuzz_suite`, which leaves an input that was answered wrongly in this folder."""
+    fixed = (f"-artifact_prefix={folder}/", "-timeout=30", "-rss_limit_mb=1000", "-print_final_stats=1")
+    command = [sys.executable, "-m", "tests.faults.fuzz_suite", *fixed, *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False)
 
 
 # A process of its own, with limits ----------------------------------------------------------------------------------------
