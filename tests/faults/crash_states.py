@@ -82,10 +82,10 @@ def cut_power(
         tree = replay(story.recorder.calls[:position]).found(Cut(*CUTS[kind], dice))
         ledger = story.ledger_at(position)
         key = (digest(tree), len(ledger.acknowledged) + len(ledger.interrupted) + len(ledger.said))
+        judged.add(position)  # here: the same state with the same ledger need not be judged twice
         if key in seen:
             continue
         seen.add(key)
-        judged.add(position)
         total += judge_state(folder / "state", tree, story.bench, ledger, f"after {position} calls, {kind}")
     notes = (f"after {len(judged):,} of {len(positions):,} prefixes of the disk calls, {len(CUTS)} kinds of cut",)
     return tally(f"{fault}: what was not flushed dropped, halved, zeroed, reordered", len(seen), total, notes)
