@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from harness.provenance import cpu_model
 from tests.faults.tally import Tally
 
@@ -31,6 +33,9 @@ file into which each trial wrote its own id, a copy of the bytes before they wer
 What is promised, and how it is kept, stands in [registry.md](registry.md); what is trusted, in [SECURITY.md](../SECURITY.md).
 A power cut is simulated (every prefix of the disk operations, what was not flushed dropped, halved or reordered); no plug was
 pulled.
+
+*Not tried*: a network file system under several hosts; other file systems than those named below; another kernel than Linux; a
+GPU that runs out of memory; faults that last for days.
 """
 
 
@@ -99,6 +104,7 @@ def render_page(ran: Sequence[Ran]) -> str:
 def describe(ran: Sequence[Ran]) -> list[str]:
     return [
         f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        f"{file_system(Path(__file__))}; tmpfs where a disk is to be full or read-only",
         f"Python {platform.python_version()}, duckdb {version('duckdb')}, pyarrow {version('pyarrow')}",
         *(
             f"{one.part}: {'' if one.full else 'a quick look, '}{one.seconds:.0f} s, commit {one.commit}, {one.at} UTC"
@@ -109,9 +115,10 @@ def describe(ran: Sequence[Ran]) -> list[str]:
     ]
 
 
-def where_it_ran(one: Ran) -> str:
-    quick = "" if one.full else "a quick look, "
-    return f"{one.part}: {quick}{one.seconds:.0f} s, commit {one.commit}, {one.at} UTC"
+def file_system(path: Path) -> str:
+    """Its type, of the mount that holds this path."""
+    mounts = [p for p in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(p.mountpoint)]
+    return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else "unknown file system"
 
 
 def commit_here() -> str:
