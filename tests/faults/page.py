@@ -39,6 +39,14 @@ GPU that runs out of memory; faults that last for days.
 """
 
 
+PICTURE = """
+
+![memory and handles of the parent over a long run](reliability-memory.svg)
+
+What grows in the parent is the rows that it has recorded and will fold when the run ends: 1 kB each or more, by what they hold,
+and never more than 16 MiB of them."""
+
+
 def render_table(tallies: Sequence[Tally]) -> str:
     """A Markdown table, columns padded so that it reads as text too."""
     rows = [HEAD, *(row_of(t) for t in tallies)]
@@ -96,7 +104,7 @@ def render_page(ran: Sequence[Ran]) -> str:
     if skipped:
         verdict += f" Not tried here: {'; '.join(skipped)}."
     has_picture = any(one.part == "long-run" for one in ran)
-    picture = "\n\n![memory and handles of the parent over a long run](reliability-memory.svg)" if has_picture else ""
+    picture = PICTURE if has_picture else ""
     facts = "\n".join(f"- {line}" for line in describe(ran))
     return f"{PROSE}\n{render_table(tallies)}\n\n{verdict}{picture}\n\n## Where and how\n\n{facts}\n"
 
