@@ -593,6 +593,11 @@ def test_a_damaged_format_file_hides_no_record_and_nothing_is_added(registry):
         with pytest.raises(RegistryError, match="its FORMAT file is damaged; write"):
             Registry.open(registry.path)
 
+    path.unlink()
+    reader = Registry.open(registry.path, create=False)
+    assert len(reader.table()) == 1
+    assert "its FORMAT file is gone" in reader.warnings[0]
+
 
 def test_a_strange_file_is_named_and_not_read(registry):
     """A stray file broke whole queries that read by pattern."""

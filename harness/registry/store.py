@@ -138,10 +138,13 @@ class Registry:
             )
 
     def _check_format(self, to_read: bool = False) -> None:
-        """to_read: a damaged FORMAT file hides no record; nothing is added to a registry whose format is unknown."""
+        """to_read: a lost or damaged FORMAT file hides no record; nothing is added to a registry whose format is unknown."""
         try:
             min_reader = min_reader_of(io.read(self._layout.format))
         except (FileNotFoundError, NotADirectoryError) as exc:
+            if to_read and self.path.is_dir() and any(self._reader.names(folder) for folder in ("folded", "attempts")):
+                self.warn(f"registry {self.path}: its FORMAT file is gone; it is read as one of format {FORMAT}")
+                return
             raise RegistryError(
                 f"registry {self.path}: has no FORMAT file, so it is none; name another folder with --registry"
             ) from exc
