@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib.util
 import json
 import os
@@ -144,6 +145,20 @@ def test_the_judge_of_pictures_sees_what_acts(tmp_path, body, said):
     file.write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{body}</svg>")
 
     assert said in untrusted.judged_svg(file)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", '<a href="javascript:alert(1)">x</a>', "<b onclick=1>x</b>",
+     '<script src="https://elsewhere/x.js"></script>', "\u202ex", "<iframe></iframe>"],
+)  # fmt: skip
+def test_the_judge_of_pages_sees_what_strangers_made_of_them(tmp_path, inner):
+    page = tmp_path / "page.html"
+    page.write_text(f'<html><body><p>healthy</p>{inner}<script src="report.js"></script></body></html>')
+
+    assert untrusted.judged_page(page)
+    page.write_text(page.read_text().replace(inner, html.escape(inner.replace("\u202e", ""))))
+    assert not untrusted.judged_page(page)
 
 
 def test_the_judge_of_loads_sees_tracebacks_and_messages_without_a_place(monkeypatch, catalogue):

@@ -24,6 +24,7 @@ import time
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -259,8 +260,11 @@ READINGS: tuple[tuple[str, ...], ...] = (
     ("compare", "--kernels", "--machine", "m-1", "--json"), ("compare", "--kernels", "eager", "ours", "--json"),
     ("compare", "--kernels", "--machine", "m-1", "--markdown"), ("export", "csv", "-o", "{folder}/out.csv"),
     ("export", "parquet", "-o", "{folder}/out.parquet"), ("claims",), ("claims", "--json"), ("query", "FROM v_claims"),
+    ("report", "-o", "{folder}/pages"), ("regress", "--machine", "m-1"),
 )  # fmt: skip
 MAY_BE_REFUSED = {"show", "logs"}  # by a name that no row has any more: exit 2, with the mend
+TOO_FEW_NIGHTS = 4  # of `regress`: nothing to judge
+WRITTEN = {"registry", "board.svg", "out.csv", "out.parquet", "pages"}
 RANKED = "SELECT mean FROM v_leaderboard WHERE method LIKE '%healthy'"
 READINGS += (("query", RANKED),)
 SHOWS_HEALTHY = {("leaderboard", "--machine", "m-1", "--json"), ("show", "healthy"), ("query", RANKED)}
@@ -282,7 +286,7 @@ def read_hostile_records(folder: Path, registries: int, seed: int) -> tuple[Foun
             for row in rng.sample(rows, 3) if {"{id}", "{method}"} & set(command) else rows[:1]:
                 with indexed:
                     found.judge(judged_reading(command, place, registry, row), (command, number))
-        wrong = [path for path in place.iterdir() if path.name not in ("registry", "board.svg", "out.csv", "out.parquet")]
+        wrong = [path for path in place.iterdir() if path.name not in WRITTEN]
         found.judge(f"wrote {wrong}" if wrong else "", number)
     found.notes.append(f"{registries} registries of 10 hostile records")
     return found, len(READINGS)
@@ -318,6 +322,8 @@ def judged_reading(command: tuple[str, ...], place: Path, registry: Path, row: d
         return ""  # it says which machines there are: nothing is hidden
     if answer.code == 2 and command[0] in MAY_BE_REFUSED and "no attempt, trial or method" in answer.err:
         return ""
+    if answer.code == TOO_FEW_NIGHTS and command[0] == "regress":
+        return first_control(answer.err)
     if answer.code != 0 or "Traceback" in answer.err:
         return f"ended with {answer.code}: {answer.err[-300:]}"
     if leak := first_control(answer.out + answer.err):
@@ -326,6 +332,8 @@ def judged_reading(command: tuple[str, ...], place: Path, registry: Path, row: d
         return "what it printed is no JSON"
     if command in SHOWS_HEALTHY and "0.5" not in answer.out:
         return "a healthy record was hidden"
+    if command[0] == "report":
+        return next(filter(None, map(judged_page, sorted((place / "pages").glob("*.html")))), "")
     return judged_svg(place / "board.svg") if "--svg" in command else ""
 
 
@@ -344,6 +352,47 @@ def is_strict_json(text: str) -> bool:
 
 
 DRAWN = {"svg", "g", "path", "text", "rect", "line", "defs", "clipPath", "style", "title", "linearGradient", "stop", "circle"}
+# What our pages are made of. A stranger's text that became an element would be another, or do what none of ours does.
+PAGE = {
+    "html", "head", "meta", "title", "link", "script", "body", "a", "nav", "main", "header", "footer", "section", "article",
+    "h1", "h2", "h3", "h4", "p", "span", "div", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption", "thead", "tbody",
+    "tfoot", "tr", "th", "td", "code", "pre", "b", "strong", "em", "small", "abbr", "details", "summary", "figure",
+    "figcaption", "time", "form", "label", "input", "button", "select", "option", "br", "hr", "kbd", "sup", "sub", "output",
+    "desc",
+}  # fmt: skip
+
+
+ELEMENTS = (PAGE | {name.lower() for name in DRAWN}) - {"style"}
+
+
+class PageJudge(HTMLParser):
+    """wrong: the elements that no page of ours has, and what would act or load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = {name: value or "" for name, value in attrs}
+        acts = [name for name in told if name.startswith("on") or name in ("style", "srcdoc", "action", "formaction")]
+        leads = told.get("href", "") + told.get("src", "")
+        if tag not in ELEMENTS or acts or (tag == "script" and not is_ours(told)) or re.match(r"\s*\w+:", leads):
+            self.wrong.append(f"<{tag} {told}>")
+
+
+def is_ours(told: dict[str, str]) -> bool:
+    """A script element: the one of all pages, or data, which no browser runs."""
+    return told.get("src") == "report.js" or (told.get("type") == "application/json" and "src" not in told)
+
+
+def judged_page(file: Path) -> str:
+    """A page may show what strangers wrote; it may not become what they wrote."""
+    judge = PageJudge()
+    text = file.read_text()
+    judge.feed(text)
+    if leak := first_control(text):
+        return f"{file.name} holds {leak!r}"
+    return f"{file.name} has {judge.wrong[0][:200]}" if judge.wrong else ""
 
 
 def judged_svg(file: Path) -> str:
