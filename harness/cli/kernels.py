@@ -73,9 +73,11 @@ def time_cell(figure: Figure | None) -> str:
 
 
 def roofline_cell(row: KernelRow) -> str:
-    """What the last region reaches of the most that this machine could do."""
-    shares = [row.figures[region].roofline_share for region in reversed(KERNEL_REGIONS) if region in row.figures]
-    return "" if not shares or shares[0] is None else f"{100 * shares[0]:.0f} %"
+    """What the last region reaches of the most that this machine could do; nothing where no element is worked on."""
+    last = next((row.figures[region] for region in reversed(KERNEL_REGIONS) if region in row.figures), None)
+    if last is None or last.roofline_share is None or last.floor_multiple is None:
+        return ""
+    return f"{100 * last.roofline_share:.0f} %"
 
 
 def extra_cell(row: KernelRow) -> str:

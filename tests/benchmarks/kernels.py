@@ -15,6 +15,7 @@ from harness.cli.kernels import board_cells, board_title, footnotes, markdown_ta
 from harness.cli.options import short
 from harness.kernelboard import Figure, KernelBoard, KernelRow, make_kernel_boards
 from harness.kernels.ceilings import MachineCheck, latest_checks, noise_floor
+from harness.records import short_count
 from harness.registry import Registry
 
 REFERENCE = Path(__file__).parents[2] / "registry/reference"
@@ -120,14 +121,18 @@ SELECT count(*) AS attempts, count(*) FILTER (status <> 'ok') AS failed, min(sta
 FROM attempts WHERE kind = 'kernel' AND machine = ? AND status <> 'interrupted'
 """
 CONTENDED = """
-SELECT count(*) FILTER (value > 0) AS contended, count(*) AS regions FROM measurements
-WHERE kind = 'kernel' AND machine = ? AND quantity = 'contended'
+SELECT CAST(json_extract_string(task_params, '$.elements') AS BIGINT) AS elements,
+       count(*) FILTER (value > 0) AS contended, count(*) AS readings
+FROM measurements WHERE kind = 'kernel' AND machine = ? AND quantity = 'contended' GROUP BY 1 ORDER BY 1
 """
 
 
 def machine_lines(machine: str, checks: Sequence[MachineCheck], boards: Sequence[KernelBoard], registry: Registry) -> list[str]:
     (ran,) = registry.query(CONDITIONS, [machine]).to_pylist()
-    (waited,) = registry.query(CONTENDED, [machine]).to_pylist()
+    waited = [
+        f"{row['contended']} of {row['readings']} at {short_count(row['elements'])}"
+        for row in registry.query(CONTENDED, [machine]).to_pylist()
+    ]
     facts = next((f["facts"] for f in registry.facts() if (f["kind"], f["name"]) == ("machine", machine)), {})
     changed = " with changes" if ran["dirty"] else ""
     lines = [
@@ -135,7 +140,7 @@ def machine_lines(machine: str, checks: Sequence[MachineCheck], boards: Sequence
         f"torch {', '.join(sorted({b.shared['torch_version'] for b in boards}))}",
         f"{ran['attempts']} attempts, {ran['failed']} of them not ok, of commit {ran['commits'] or '(none)'}{changed}; "
         f"{ran['first']:%Y-%m-%d %H:%M} to {ran['last']:%H:%M} UTC",
-        f"{waited['contended']} of {waited['regions']} readings waited for a core (`contended`)",
+        f"readings that waited for a core (`contended`): {', '.join(waited)}",
         *map(check_line, checks),
     ]
     return ["## Where this was measured", "\n".join(f"- {line}" for line in lines)]

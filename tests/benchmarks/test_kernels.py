@@ -67,7 +67,7 @@ def test_what_waited_for_a_core_is_counted_and_marked(registry):
 
     figures = render_figures(registry)
 
-    assert "1 of 4 readings waited for a core" in figures
+    assert "waited for a core (`contended`): 1 of 4 at 10k" in figures
     assert "| crrelu | 5 us ! | 9 us |" in figures
 
 
