@@ -226,9 +226,26 @@ def test_a_file_of_schema_version_1_loads_for_ever(tmp_path, registry):
     assert (good["wall_s"], good["peak_rss_bytes"], good["peak_device_bytes"]) == (1.5, 1 << 28, None)
     assert timed["timings"][0]["cpu_s"] == [0.0011, 0.0019]
     assert (bad["status"], bad["measurements"][0]["value"], bad["declared"][0]["worst"]) == ("diverged", math.inf, 0.0)
+    assert good["tuned"] is None
+
+
+def test_a_file_of_schema_version_2_loads_for_ever(registry):
+    """What it added: which point of a tuning a trial tried, and which one was chosen. Of tests/data/make_registry_v2.py."""
+    content = (Path(__file__).parent / "data" / "registry-v2.parquet").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert digest == GOLDEN_V2, "the golden file has changed: restore it from git"
+    (registry.path / "folded" / f"{digest}.parquet").write_bytes(content)
+
+    tried, chosen = sorted(registry.attempts(), key=lambda row: row["attempt_id"])
+
+    assert registry.warnings == []
+    assert (tried["kind"], tried["tuning"]["point"], tried["tuned"]) == ("tuning", 5, TUNED)
+    assert chosen["tuned"] == {**TUNED, "score": 0.9375, "trials": 8, "failed": 1, "cost_s": 12.5}
 
 
 GOLDEN_V1 = "0a7ca7f8f99526d66f78480e14a815400c07e695daf3fccb5d2f2f73b5faa151"
+GOLDEN_V2 = "09f53e33b49416633e395fa0a8378f7d7637c102d38d21f4a147756dab766c69"
+TUNED = {"point": 5, "values": {"train.lr": 0.0316}}
 
 
 def test_an_older_file_goes_through_each_up_cast_in_turn(monkeypatch):

@@ -1,6 +1,7 @@
 """Writes registry-v1.parquet: attempts as schema version 1 keeps them. Run once, when version 1 was new; never again.
 
-The file is what the test reads for ever: a later schema must still load it. To see that this is how it was made:
+The file is what the test reads for ever: a later schema must still load it. To see that this is how it was made, with the code
+of then:
     python tests/data/make_registry_v1.py /tmp/again.parquet
 """
 
