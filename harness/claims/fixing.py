@@ -88,38 +88,52 @@ class Unfixed:
 # From a plan ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Use:
+    """The trials of a suite that differ in their seed only. names: what a cell may say of them."""
+
+    trials: Mapping[int, Trial]
+    names: Mapping[str, Any]
+    shared: Mapping[str, Any]
+
+
 def find_protocols(suite: Suite, plan: Plan, catalogue: Catalogue) -> Iterator[Protocol | Unfixed]:
     """What the suite's claims would be judged on, device by device. plan: of the whole suite, as nothing has narrowed it."""
+    if not suite.claims:
+        return
+    uses = {device: group_uses(plan, device) for device in dict.fromkeys(suite.devices)}
     for name in dict.fromkeys(suite.claims):
         claim = catalogue.claims[name][1]
         if claim.rule is None:
             yield Unfixed(name, "", (f"it is not testable here: {claim.missing}",))
             continue
-        for device in dict.fromkeys(suite.devices):
-            trials = [p.trial for p in plan.planned if p.trial.kind == "quality" and p.trial.device == device]
-            yield find_protocol(name, claim, device, sorted(suite.seeds), trials)
+        for device, found in uses.items():
+            yield find_protocol(name, claim, device, sorted(suite.seeds), found)
 
 
-def find_protocol(name: str, claim: Claim, device: str, seeds: Sequence[int], trials: Sequence[Trial]) -> Protocol | Unfixed:
+def group_uses(plan: Plan, device: str) -> list[Use]:
+    grouped: dict[str, dict[int, Trial]] = {}
+    for trial in (p.trial for p in plan.planned if p.trial.kind == "quality" and p.trial.device == device):
+        grouped.setdefault(digest({n: getattr(trial, n) for n in SHARED}), {})[trial.seed] = trial
+    firsts = [(trials, next(iter(trials.values()))) for trials in grouped.values()]
+    return [Use(trials, names_of_trial(one), {n: getattr(one, n) for n in SHARED}) for trials, one in firsts]
+
+
+def find_protocol(name: str, claim: Claim, device: str, seeds: Sequence[int], uses: Sequence[Use]) -> Protocol | Unfixed:
     """Each cell must be exactly one use of the suite, with its metric measured at all the seeds of the first look."""
-    if not trials:
+    if not uses:
         return Unfixed(name, device, (f"the suite has no trial on {device} here",))
     if len(seeds) < claim.seeds:
         return Unfixed(name, device, (f"it is looked at with {claim.seeds} seeds, and the suite has {len(seeds)}",))
     first, later = look_seeds(seeds, claim)
-    uses: dict[str, dict[int, Trial]] = {}
-    for trial in trials:
-        uses.setdefault(digest({n: getattr(trial, n) for n in SHARED}), {})[trial.seed] = trial
-    named = [(names_of_trial(next(iter(use.values()))), use) for use in uses.values()]
     places, reasons = [], []
     for cell in dict.fromkeys(cells(claim.rule)):
         wanted = {"method": cell.method, "task": cell.task, **dict(cell.given)}
-        found = [use for names, use in named if all(fits(names, key, value) for key, value in wanted.items())]
-        reason = why_not(cell, found, first)
-        if reason:
+        found = [use for use in uses if all(fits(use.names, key, value) for key, value in wanted.items())]
+        if reason := why_not(cell, found, first):
             reasons.append(reason)
             continue
-        shared = {n: getattr(next(iter(found[0].values())), n) for n in SHARED}
+        shared = found[0].shared
         places.append(Place(cell, shared, tuple(series_key({**shared, "seed": seed}) for seed in (*first, *later))))
     if reasons:
         return Unfixed(name, device, tuple(reasons))
@@ -132,15 +146,16 @@ def look_seeds(seeds: Sequence[int], claim: Claim) -> tuple[tuple[int, ...], tup
     return tuple(seeds[: claim.seeds]), tuple(rest[: claim.extension])
 
 
-def why_not(cell: Cell, found: Sequence[Mapping[int, Trial]], seeds: Iterable[int]) -> str:
+def why_not(cell: Cell, found: Sequence[Use], seeds: Iterable[int]) -> str:
     """Why the uses that fit a cell do not make it definite; "" where they do."""
     if not found:
         return f"no trial of the suite is {cell_text(cell)}"
     if len(found) > 1:
         return f"{len(found)} methods, nets or budgets of the suite fit {cell_text(cell)}; it must be one"
-    if absent := [seed for seed in seeds if seed not in found[0]]:
+    trials = found[0].trials
+    if absent := [seed for seed in seeds if seed not in trials]:
         return f"the suite leaves out seeds {', '.join(map(str, absent))} of {cell_text(cell)}"
-    if cell.metric not in next(iter(found[0].values())).measure:
+    if cell.metric not in next(iter(trials.values())).measure:
         return f"the suite does not measure {cell.metric}, which {cell_text(cell)} needs"
     return ""
 
