@@ -65,8 +65,9 @@ def judge_claim(name: str, claim: Claim, fixed: Sequence[Fixing], evidence: Evid
         return [replace(bare, word="not testable here", reason=f"it would take {claim.missing}", missing=(claim.missing,))]
     valid = [fixing for fixing in fixed if fixing.protocol.terms == terms_of(claim) and whole(fixing.protocol, claim)]
     if not valid:
-        why = f"edited since it was fixed at {fixed[-1].fixed_at:%Y-%m-%d %H:%M} UTC; " if fixed else ""
-        command = f"harness run {suite}" + (" --force" if fixed else "") if suite else ""
+        edited = [fixing for fixing in fixed if fixing.protocol.terms != terms_of(claim)]
+        why = f"edited since it was fixed at {edited[-1].fixed_at:%Y-%m-%d %H:%M} UTC; " if edited else ""
+        command = f"harness run {suite}" + (" --force" if edited else "") if suite else ""
         return [replace(bare, reason=f"{why}no run has fixed it yet", suite=suite, command=command)]
     made = []
     for fixing in valid:
