@@ -1,6 +1,7 @@
 """Boolean RRR: circuits of threshold functions found by projections instead of a loss. Declarations only.
 
-Brings the track `boolean`, its tasks, the search itself (method.py) and gradient methods on the same nets (baselines.py).
+Brings the track `boolean`, its tasks, the search (learner.py; c_search.py in C, method.py in torch), gradient methods on the
+same nets (baselines.py), and circuits as texts and drawings (circuit.py). What the paper claims stands in claims.py.
 """
 
 from __future__ import annotations
