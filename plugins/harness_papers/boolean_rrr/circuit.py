@@ -18,7 +18,8 @@ from typing import Any
 from harness_papers.boolean_rrr.problem import LayeredNet
 
 MAX_DIAGRAM = 5_000  # nodes of the decision diagram of one threshold function
-MAX_CUBES = 200  # products of one function
+MAX_CUBES = 2_000  # products of one function: enough for any of 13 inputs (13 choose 6)
+MAX_ALL_CUBES = 10_000  # of a circuit: some megabytes of text
 Signal = tuple[int, int]  # layer (0: the inputs), number in it
 
 
@@ -72,7 +73,7 @@ class Circuit:
 
 
 def read_circuit(net: LayeredNet) -> Circuit:
-    """The net's weights run as threshold functions, whatever its activation. Raises TooWide, naming the node."""
+    """The net's weights run as threshold functions, whatever its activation. Raises TooWide, naming the node or layers."""
     last = len(net.weights)
     outputs = tuple((last, number) for number in range(len(net.weights[-1])))
     needed, gates = set(outputs), []
@@ -81,6 +82,8 @@ def read_circuit(net: LayeredNet) -> Circuit:
             if (layer, number) in needed:
                 gates.append(read_gate((layer, number), row))
                 needed.update(gates[-1].inputs)
+                if sum(len(gate.cubes) for gate in gates) > MAX_ALL_CUBES:
+                    raise TooWide(f"layers {layer} to {last} are ors of more than {MAX_ALL_CUBES} ands together")
     return Circuit(net.weights[0].shape[1] - 1, tuple(sorted(gates, key=lambda gate: gate.signal)), outputs)
 
 

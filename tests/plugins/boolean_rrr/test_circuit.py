@@ -92,6 +92,15 @@ def test_functions_too_large_to_write_are_refused_by_name(make_ctx):
     assert ctx.blobs == []
 
 
+def test_circuits_too_large_together_are_refused_too(make_ctx):
+    """Forty nodes of 13 inputs of like size: each can be written, all of them would not be read."""
+    majority = LayeredNet((np.ones((40, 14)) - np.eye(1, 14),))
+
+    assert read_gate((1, 0), majority.weights[0][0].tolist()).kind == "threshold"
+    with pytest.raises(TooWide, match="layers 1 to 1 are ors of more than 10000 ands together"):
+        read_circuit(majority)
+
+
 def test_a_solved_search_leaves_a_circuit_that_multiplies(make_ctx):
     """End to end: the artefacts of a trial, read back as text, give all products; the drawing is an image with every gate."""
     for seed in range(20):
