@@ -101,12 +101,12 @@ def board_columns(board: Board) -> list[Column]:
     for region in sorted({region for row in rows for region in row.timings}):
         made.append(Column(f"{region} ms", [timing_cell(row.timings.get(region)) for row in rows]))
     if any(row.params is not None for row in rows):
-        made.append(Column("params", ["" if row.params is None else f"{row.params:,}" for row in rows]))
+        made.append(Column("params", ["" if row.params is None else f"{row.params:,}" for row in rows], drop=1))
     if any(row.flops is not None for row in rows):
         made.append(Column("FLOPs", [number(row.flops) for row in rows], drop=4))
     if any(row.peak_bytes is not None for row in rows):
         made.append(Column("MB", [megabytes(row.peak_bytes) for row in rows], drop=3))
-    made.append(Column("solve s", [number(row.solve_s) for row in rows]))
+    made.append(Column("solve s", [number(row.solve_s) for row in rows], drop=2))
     made.append(Column("ok/fail", [f"{row.n_ok}/{row.n_failed}" for row in rows]))
     return made
 

@@ -185,7 +185,7 @@ def contrast_columns(found: Contrasts) -> list[Column]:
         Column("p flip", [p_cell(c.p_flip) for c in rows], drop=4),
         Column("p Holm", [p_cell(c.p_holm) for c in rows]),
         Column("effect", ["-" if c.effect is None else f"{c.effect:+.2f}" for c in rows], drop=4),
-        Column("seeds", [str(c.difference.n) for c in rows]),
+        Column("seeds", [str(c.difference.n) for c in rows], drop=1),
         Column("cost", [number(c.cost_ratio) for c in rows], drop=2),
         Column("B is", [c.verdict for c in rows], right=False),
     ]

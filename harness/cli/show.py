@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.registry import Registry
 
 FAILURES_SHOWN = 5
+NOTES_SHOWN = 8
 CURVES_OF = 20_000  # attempts: no index has the curves, so in a larger registry they are drawn where they are asked for
 
 
@@ -146,25 +147,28 @@ def place_columns(places: Sequence[Place]) -> list[Column]:
 
 def notes_of(places: Sequence[Place]) -> list[str]:
     """What the pictures show, in digits."""
-    lines = ["interval: on the scale of its board, from the lowest end of any method's interval to the highest"]
-    curves = [place for place in places if place.curve and len(place.curve.mean) > 1]
-    for place in curves:
-        curve = place.curve
-        assert curve is not None
-        ends = f"{curve.mean[0]:.4g} at {curve.at[0]:,.4g} {curve.clock} to {curve.mean[-1]:.4g} at {curve.at[-1]:,.6g}"
-        lines.append(one_line(f"curve: {place.task}{net_of(place)}: {ends}, mean over seeds on the test part"))
-    for place in places:
-        if len(place.history) > 1:
-            first, last = place.history[0], place.history[-1]
-            failed = sum(night.n_failed for night in place.history)
-            means = " to ".join("-" if night.mean is None else f"{night.mean:.4g}" for night in (first, last))
-            days = f"{first.started_at[:10]} to {last.started_at[:10]}"
-            lines.append(
-                one_line(
-                    f"history: {place.task}{net_of(place)}: {len(place.history)} invocations, {days}: {means}, {failed} failed"
-                )
-            )
-    return lines
+    told = [line for place in places for line in (*curve_lines(place), *history_lines(place))]
+    more = [f"and {len(told) - NOTES_SHOWN} more (--json has all)"] if len(told) > NOTES_SHOWN else []
+    scaled = "interval: on the scale of its board, from the lowest end of any method's interval to the highest"
+    return [scaled, *told[:NOTES_SHOWN], *more]
+
+
+def curve_lines(place: Place) -> list[str]:
+    curve = place.curve
+    if curve is None or len(curve.mean) < 2:
+        return []
+    ends = f"{curve.mean[0]:.4g} at {curve.at[0]:,.6g} {curve.clock} to {curve.mean[-1]:.4g} at {curve.at[-1]:,.6g}"
+    return [one_line(f"curve: {place.task}{net_of(place)}: {ends}, mean over seeds on the test part")]
+
+
+def history_lines(place: Place) -> list[str]:
+    nights = place.history
+    if len(nights) < 2:
+        return []
+    means = " to ".join("-" if night.mean is None else f"{night.mean:.4g}" for night in (nights[0], nights[-1]))
+    days = f"{nights[0].started_at[:10]} to {nights[-1].started_at[:10]}"
+    failed = sum(night.n_failed for night in nights)
+    return [one_line(f"history: {place.task}{net_of(place)}: {len(nights)} invocations, {days}: {means}, {failed} failed")]
 
 
 def net_of(place: Place) -> str:

@@ -65,24 +65,21 @@ class Column:
 NEVER = 100
 
 
-def print_columns(out: Console, title: str, columns: Sequence[Column], style: Sequence[str] = ()) -> list[str]:
-    """A table with as many columns as fit: a cut number is worse than none. Returns the headings of those left out.
-
-    style: of each row, in rich's words.
-    """
+def print_columns(out: Console, title: str, columns: Sequence[Column]) -> list[str]:
+    """A table with as many columns as fit: a cut number is worse than none. Returns the headings of those left out."""
     kept = [c for c in columns if c.drop < NEVER]
-    table = made_table(out, title, kept, style)
+    table = made_table(out, title, kept)
     while Measurement.get(out, out.options.update(max_width=UNLIMITED), table).maximum > out.width and any(
         c.drop for c in kept
     ):
         last = max(c.drop for c in kept)
         kept = [c for c in kept if c.drop < last]
-        table = made_table(out, title, kept, style)
+        table = made_table(out, title, kept)
     out.print(table)
     return [c.heading for c in columns if c not in kept and not c.picture]
 
 
-def made_table(out: Console, title: str, columns: Sequence[Column], style: Sequence[str]) -> Table:
+def made_table(out: Console, title: str, columns: Sequence[Column]) -> Table:
     table = Table(
         title=Text(encodable(out, title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -90,8 +87,8 @@ def made_table(out: Console, title: str, columns: Sequence[Column], style: Seque
     for column in columns:
         # Text: a name is not rich's markup.
         table.add_column(Text(encodable(out, column.heading)), justify="right" if column.right else "left", no_wrap=True)
-    for i, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
-        table.add_row(*(Text(encodable(out, cell)) for cell in row), style=style[i] if style else None)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(encodable(out, cell)) for cell in row))
     return table
 
 
