@@ -330,7 +330,8 @@ def test_a_night_runs_all_again_names_what_failed_and_goes_on_after_a_broken_sui
                     {"suite": "sound", "status": "ok", "n": 8}]  # fmt: skip
     assert "2 of 8 trials failed; `run missing.yaml` went wrong (exit 2)" in first.out.splitlines()[0]
     assert "- `broken on signs cpu seed 1`: `failed`: `ValueError: @everyone 'broke' (" in first.out
-    assert "no report: this version has no `harness report`" in first.out or "report" in cli.commands
+    assert "out/report/index.html" in first.out
+    assert "broken" in (folder / "out" / "report" / "index.html").read_text()
     assert "is in no git repository" in first.out
     assert [s["suite"] for s in told["suites"]] == ["sound", "sick"]
     assert told["code"] == 2

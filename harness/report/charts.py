@@ -235,9 +235,16 @@ def curves(
         if drawable(x, y, low, high)
     ]
     groups = list(labels.values())
+    far = any(x >= 1e4 for points in lines.values() for x, _, _, _ in points)
     large = any(y >= 1e5 for points in lines.values() for _, y, _, _ in points)
     scale = {"type": "log", "nice": False} if log else {"nice": False}
-    x = {"field": "x", "type": "quantitative", "title": x_title, "scale": scale, "axis": {"tickCount": 5, "format": "~s"}}
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x_title,
+        "scale": scale,
+        "axis": {"tickCount": 5, "format": "~s" if far else "~g"},
+    }
     scale = {"type": "log", "nice": False} if log_y else {"zero": False}
     y = {
         "field": "y",
