@@ -7,12 +7,11 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import click
 
-from harness.cli.options import short
 from harness.cli.tables import (
     NEVER,
     Column,
@@ -25,6 +24,7 @@ from harness.cli.tables import (
     say,
     scale,
 )
+from harness.fairness import match_lines, tuning_lines
 from harness.identity import canonical
 from harness.leaderboard import SHARED, Board, Row
 from harness.pooling import Pool, PooledRow
@@ -35,7 +35,6 @@ Form = Literal["table", "json", "csv", "markdown"]
 
 MARKS = {"baseline": "*", "ablation": "†", "control": "‡", "oracle": "§"}
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
-MATCHES_SHOWN = 6
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
@@ -168,8 +167,7 @@ def footnotes(board: Board) -> list[str]:
     if any(r.n_unsupported for r in rows):
         names = ", ".join(r.method for r in rows if r.n_unsupported)
         lines.append(f"unsupported here: {names} (`harness logs` says why)")
-    lines += match_lines(board)
-    lines += [tuning_line(board)] if any(row.tuned for row in rows) else []
+    lines += match_lines(board) + tuning_lines(board)
     if any(r.peak_bytes is not None for r in rows):
         lines.append(
             f"MB: peak memory of the {'process' if board.shared['device'] == 'cpu' else 'device'}; solve s: indicative"
@@ -177,44 +175,6 @@ def footnotes(board: Board) -> list[str]:
     few = max((r.n_ok + r.n_failed for r in rows), default=0)
     if few < 5:
         lines.append(f"{few} seed{'s' if few > 1 else ''}: intervals are indicative; --seeds 10 gives better ones")
-    return lines
-
-
-def tuning_line(board: Board) -> str:
-    """What tuning tried and cost, and where what it chose lies; what has nothing to tune is not named."""
-    each = []
-    for row in board.rows:
-        if row.tuned:
-            chosen = ", ".join(f"{name.partition('.')[2]} {span(values)}" for name, values in row.tuned["values"].items())
-            failed = f", {row.tuned['failed']} failed" if row.tuned["failed"] else ""
-            each.append(f"{row.method} {row.tuned['trials']} trials{failed}, {row.tuned['cost_s']:.3g} s ({chosen})")
-    return f"tuned seed by seed on the validation part: {'; '.join(each)}"
-
-
-def span(values: Sequence[Any]) -> str:
-    """From the least to the greatest that was chosen, or the names."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        low, high = min(values), max(values)
-        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    return "/".join(dict.fromkeys(str(value) for value in values))
-
-
-def match_lines(board: Board) -> list[str]:
-    """To what, by what and how nearly methods were matched, the farthest first; of FLOPs, how much of the work was counted."""
-    alike: dict[str, list[tuple[Row, Mapping[str, Any]]]] = {}
-    for row in board.rows:
-        if row.match:
-            alike.setdefault(f"{short(str(row.match.get('to')))} by {row.match.get('unit')}", []).append((row, row.match))
-    lines = []
-    for what, found in alike.items():
-        found.sort(key=lambda each: -abs(each[0].mismatch or 0.0))
-        each = [f"{row.method} {row.mismatch:+.2%}" for row, _ in found if row.mismatch]
-        exact = len(found) - len(each)
-        each = [*each[:MATCHES_SHOWN], f"{len(each) - MATCHES_SHOWN} nearer"] if len(each) > MATCHES_SHOWN else each
-        each += [f"{exact} exactly"] if exact else []
-        shares = [match[name] for _, match in found for name in ("counted", "target_counted") if name in match]
-        counted = f" ({min(shares):.1%} of the work counted by formulas)" if shares else ""
-        lines.append(f"matched to {what}{counted}: {', '.join(each)}")
     return lines
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from harness.fairness import match_lines, tuning_lines
 from harness.leaderboard import Board, Row
 from harness.pooling import Pool
 from harness.report import charts, linking
@@ -242,12 +243,7 @@ def notes(board: Board) -> list[str]:
     if any(r.n_unsupported for r in board.rows):
         names = ", ".join(short(r.method) for r in board.rows if r.n_unsupported)
         lines.append(f"Not supported here: {names}.")
-    if any(r.mismatch for r in board.rows):
-        worst = max((r for r in board.rows if r.mismatch), key=lambda r: abs(r.mismatch or 0))
-        lines.append(
-            f"Sizes are matched to {one_line(board.baseline)}; the largest mismatch is {worst.mismatch:+.2%} "
-            f"({short(worst.method)})."
-        )
+    lines += [one_line(f"{line[:1].upper()}{line[1:]}.") for line in match_lines(board) + tuning_lines(board)]
     few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
     if few < FEW:
         lines.append(f"{plural(few, 'seed')} only: the intervals are indicative; `--seeds 10` gives better ones.")
