@@ -184,3 +184,30 @@ def test_a_narrow_terminal_keeps_digits_and_drops_pictures(filled, monkeypatch):
     assert "0.55 ±0.64" in out.getvalue()
     assert "├" not in out.getvalue()
     assert "not shown: " in out.getvalue()
+
+
+def test_a_method_is_shown_where_it_ran_and_an_attempt_wherever(filled):
+    """Of two other machines the user chooses; an id needs no choice."""
+    filled.add("silu", [0.5], where=replace(WHERE, machine="m-7"))
+    filled.add("relu", [0.5], where=replace(WHERE, machine="m-8"))
+    first = f"{1:032x}"
+
+    alone = harness("show", "silu", "--registry", filled.registry.path)
+    attempt = harness("show", first, "--registry", filled.registry.path)
+    filled.add("silu", [0.6], where=replace(WHERE, machine="m-8"))
+    several = harness("show", "silu", "--registry", filled.registry.path)
+
+    assert (alone.code, attempt.code) == (0, 0)
+    assert "records of machine m-7; none of this one" in alone.err
+    assert attempt.json["attempt_id"] == first
+    assert (several.code, "choose one with --machine: m-7, m-8" in several.err) == (2, True)
+
+
+def test_a_method_whose_records_declare_nothing_is_listed(filled):
+    """Imported records stand on no board; what they measured is still told."""
+    filled.add("silu", [0.5, 0.7], owed=())
+
+    told = harness("show", "silu", "--registry", filled.registry.path)
+
+    assert told.code == 0
+    assert "mean 0.6 1" in told.out

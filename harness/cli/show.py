@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import example, json_option, option, registry_option, short
-from harness.cli.registry import latest, machine_of, open_registry, say_invalid, say_warnings
+from harness.cli.registry import latest, open_registry, say_invalid, say_warnings
+from harness.errors import HarnessError
 from harness.showing import finite, one_line
 
 if TYPE_CHECKING:
@@ -45,14 +46,19 @@ def show_command(name: str, machine: str | None, curves: bool | None, registry: 
     from harness.provenance import machine_id
 
     opened = open_registry(registry)
-    here = machine or machine_of(opened, machine_id())
+    machines = opened.query(MACHINES, {"method": name})["machine"].to_pylist()
+    if not machines:
+        row = latest(opened, name)
+        click.echo(json.dumps(finite(row), default=str, indent=None if as_json else 2))
+        say_warnings(opened)
+        return
+    here = machine or the_machine(machines, machine_id())
     if curves is None:
         curves = opened.query("SELECT count(*) AS n FROM attempts")["n"][0].as_py() <= CURVES_OF
     portrait = make_portrait(opened, name, here, lambda paper: verdicts_of(opened, paper), curves=curves)
     if portrait is None:
-        row = latest(opened, name)
-        click.echo(json.dumps(finite(row), default=str, indent=None if as_json else 2))
-    elif as_json:
+        raise HarnessError(f"{one_line(name)} has no results that count; `harness status --failed` lists what failed")
+    if as_json:
         click.echo(json.dumps(finite(dataclasses.asdict(portrait)), default=str))
     else:
         draw_portrait(portrait)
@@ -60,6 +66,22 @@ def show_command(name: str, machine: str | None, curves: bool | None, registry: 
             click.echo("curves are left out; --curves reads them", err=True)
         say_invalid(opened)
     say_warnings(opened)
+
+
+MACHINES = """
+SELECT DISTINCT coalesce(machine, '') AS machine FROM attempts
+WHERE kind = 'quality' AND (method = $method OR split_part(method, '/', -1) = $method) ORDER BY machine
+"""
+
+
+def the_machine(names: Sequence[str], here: str) -> str:
+    """This one where the method ran here, else the only one where it did; several others are for the user to choose."""
+    if here in names:
+        return here
+    if len(names) > 1:
+        raise HarnessError(f"no records of this machine ({here}); choose one with --machine: {', '.join(map(one_line, names))}")
+    click.echo(f"records of machine {one_line(names[0])}; none of this one ({here})", err=True)
+    return names[0]
 
 
 def verdicts_of(registry: Registry, paper: str) -> Sequence[Verdict]:
