@@ -27,10 +27,10 @@ class Chain(nn.Module):
 
     answers_by_state = True
 
-    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0) -> None:
         super().__init__()
         self.steps, self.salt = params.blocks, salt
-        self.blocks = Blocks(spec, params.blocks, device)
+        self.blocks = Blocks(spec, params.blocks)
         self.codes = Codes(params.embedding, spec.classes, spec.dims)
         self.gate = nn.Parameter(torch.full((params.blocks,), params.gate).atanh())
 
@@ -69,10 +69,10 @@ class Ensemble(nn.Module):
 
     answers_by_state = True
 
-    def __init__(self, spec: BlockSpec, blocks: int, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, params: Any) -> None:
         super().__init__()
-        self.steps = blocks
-        self.blocks = Blocks(spec, blocks, device)
+        self.steps = params.blocks
+        self.blocks = Blocks(spec, params.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -92,7 +92,7 @@ class Ensemble(nn.Module):
 
 def solve_ensemble(problem: Classify, ctx: Any, params: Any) -> NetSolution:
     """The plain ensemble, AdamW as NoProp-DT has it."""
-    module = Ensemble(spec_of(problem.shape, params, tuple(problem.inputs), z=False), params.blocks)
+    module = Ensemble(spec_of(problem.shape, params, tuple(problem.inputs), z=False), params)
     module.blocks.draw(ctx)
     return train(problem, ctx, params, module, "adamw")
 
@@ -105,10 +105,10 @@ class NeuralODE(nn.Module):
 
     answers_by_state = True
 
-    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0) -> None:
         super().__init__()
         self.steps, self.solver, self.salt = params.steps, params.solver, salt
-        self.blocks = Blocks(spec, 1, device)
+        self.blocks = Blocks(spec, 1)
         self.codes = Codes(params.embedding, spec.classes, spec.dims)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -83,19 +83,19 @@ class BlockSpec:
 class Blocks(nn.Module):
     """`count` blocks of one spec. Parameters are named layer_weight, layer_bias, norm_scale, norm_shift."""
 
-    def __init__(self, spec: BlockSpec, count: int, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, count: int) -> None:
         super().__init__()
         self.spec, self.count = spec, count
         for name, (shape, _) in spec.layers().items():
-            self.register_parameter(f"{name}_weight", nn.Parameter(torch.empty(count, *shape, device=device)))
+            self.register_parameter(f"{name}_weight", nn.Parameter(torch.empty(count, *shape)))
             if name not in ("head_z", "head_t"):
-                self.register_parameter(f"{name}_bias", nn.Parameter(torch.empty(count, shape[0], 1, device=device)))
+                self.register_parameter(f"{name}_bias", nn.Parameter(torch.empty(count, shape[0], 1)))
         for name, features in spec.norms().items():
-            self.register_parameter(f"{name}_scale", nn.Parameter(torch.ones(count, features, 1, device=device)))
-            self.register_parameter(f"{name}_shift", nn.Parameter(torch.zeros(count, features, 1, device=device)))
+            self.register_parameter(f"{name}_scale", nn.Parameter(torch.ones(count, features, 1)))
+            self.register_parameter(f"{name}_shift", nn.Parameter(torch.zeros(count, features, 1)))
             if spec.norm == "batch":
-                self.register_buffer(f"{name}_mean", torch.zeros(count, features, device=device))
-                self.register_buffer(f"{name}_var", torch.ones(count, features, device=device))
+                self.register_buffer(f"{name}_mean", torch.zeros(count, features))
+                self.register_buffer(f"{name}_var", torch.ones(count, features))
 
     def draw(self, ctx: Any, first: int = 0) -> Blocks:
         """Fill weights and biases uniformly in +-1 / sqrt(fan-in), torch's default. A stream for each block and tensor.

@@ -49,11 +49,11 @@ class Discrete(nn.Module):
     trained: the chain is run over so many blocks; short of T, the last one's own guess is the answer.
     """
 
-    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0, trained: int | None = None, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0, trained: int | None = None) -> None:
         super().__init__()
         self.steps = params.blocks
         self.trained = self.steps if trained is None else trained
-        self.blocks = Blocks(spec, self.trained, device)
+        self.blocks = Blocks(spec, self.trained)
         self.codes = Codes(params.embedding, spec.classes, spec.dims)
         abar = cosine_signal(params.blocks, params.signal_low, params.signal_high)
         self.update = update_coefficients(abar)
@@ -174,10 +174,10 @@ class Continuous(nn.Module):
 
     answers_by_state = True
 
-    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0) -> None:
         super().__init__()
         self.steps, self.eta, self.salt = params.steps, params.eta, salt
-        self.blocks = Blocks(spec, 1, device)
+        self.blocks = Blocks(spec, 1)
         self.codes = Codes(params.embedding, spec.classes, spec.dims)
         self.schedule = Schedule(params.gamma0, params.gamma1, params.learn_schedule)
 
@@ -234,10 +234,10 @@ class Flow(nn.Module):
 
     answers_by_state = True
 
-    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0, device: Any = None) -> None:
+    def __init__(self, spec: BlockSpec, params: Any, salt: int = 0) -> None:
         super().__init__()
         self.steps, self.sigma, self.salt = params.steps, params.sigma, salt
-        self.blocks = Blocks(spec, 1, device)
+        self.blocks = Blocks(spec, 1)
         self.codes = Codes(params.embedding, spec.classes, spec.dims, readout=params.embedding != "one-hot")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,12 +9,9 @@ import pytest
 import torch
 from harness_papers.noprop import METHODS, AdjointParams, ChainParams, EnsembleParams
 from harness_papers.noprop.baselines import Chain, Ensemble, NeuralODE, solve_adjoint, solve_chain, solve_ensemble
-from harness_papers.noprop.blocks import Blocks, BlockSpec
-from harness_papers.noprop.cost import block_flops
-from harness_papers.noprop.learners import spec_of
+from harness_papers.noprop.blocks import BlockSpec
 from harness_papers.noprop.method import ItemNoise
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness import Unsupported
 from harness.lab import count_params
@@ -72,7 +69,7 @@ def test_the_ensemble_answers_by_the_mean_probability_of_the_members_so_far(make
     """And its members are trained apart: the loss of one moves no other."""
     x, y = batch
     spec = BlockSpec((6,), CLASSES, CLASSES, width=8, z=False)
-    module = ready(Ensemble(spec, 3), make_ctx, batch).eval()
+    module = ready(Ensemble(spec, EnsembleParams(blocks=3)), make_ctx, batch).eval()
     with torch.no_grad():
         each = module.blocks.logits(module.blocks.see(x), None).softmax(dim=1)
 
@@ -193,16 +190,21 @@ def test_declared_costs_are_those_of_the_trained_net(method, embedding, kind, ma
     assert cost(shape, params)["params"] == count_params(solution.module)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "image"])
-def test_declared_flops_are_those_that_torch_counts(kind, make_ctx):
-    """Of one step of a block: what is done once for an item, and for each z."""
-    inputs = (2, 8, 8) if kind == "image" else (6,)
-    spec = spec_of({"outputs": CLASSES}, ChainParams(block=kind, width=16), inputs)
-    stack = Blocks(spec, 1).draw(make_ctx()).eval()
-    counted = []
-    for work in (lambda: stack.see(torch.zeros(1, *inputs)), lambda: stack.logits(torch.zeros(1, 16, 1), torch.zeros(1, 4, 1))):
-        with FlopCounterMode(display=False) as counter:
-            work()
-        counted.append(counter.get_total_flops())
+def test_a_chain_costs_as_many_flops_as_its_blocks():
+    """Each block once, forward and backward; the ensemble's blocks are smaller by what reads z."""
+    methods = {method.name: method for method in METHODS}
 
-    assert tuple(counted) == block_flops(spec)
+    def cost_at(name: str, **params) -> dict:
+        module, _, function = methods[name].cost.partition(":")
+        cost = getattr(importlib.import_module(module), function)
+        return cost(SHAPES["vector"], methods[name].params(width=16, batch=32, **params))
+
+    one, ten = (cost_at("noprop-dt", blocks=blocks)["flops"] for blocks in (1, 10))
+    assert ten == pytest.approx(10 * one, rel=0.01)
+    assert cost_at("noprop-first-block", blocks=10)["flops"] == pytest.approx(one, rel=0.01)
+    assert cost_at("noprop-backprop")["flops"] == pytest.approx(ten, rel=0.2)
+    assert one * 4 < cost_at("noprop-ensemble")["flops"] < ten
+    assert cost_at("noprop-ct")["flops"] == cost_at("noprop-ct", steps=3)["flops"]  # of training, not of inference
+    assert "meta" in cost_at("noprop-adjoint")["no_flops"]
+    for name in ("noprop-dt", "noprop-backprop", "noprop-ct", "noprop-fm", "noprop-ensemble"):
+        assert cost_at(name)["counted"] > 0.9, cost_at(name)["uncounted"]
