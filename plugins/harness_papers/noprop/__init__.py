@@ -75,8 +75,6 @@ class AdjointParams(EmbeddingParams):
 
 class EnsembleParams(BlockParams):
     blocks: int = Field(10, gt=0, description="members")
-    embedding: Literal["one-hot"] = Field("one-hot", description="no member reads a class's vector")
-    dims: int = Field(20, gt=0, description="not used")
 
 
 def learner(name: str, code: str, cost: str, params: type[Params], summary: str, source: str = ARXIV) -> Learner:
@@ -134,7 +132,7 @@ PROBES = [
 
 # Claims -----------------------------------------------------------------------------------------------------------------
 
-EPOCHS, ITEMS = 60, 1_078  # passes, and the train items of digits
+EPOCHS, LONG, ITEMS = 60, 300, 1_078  # passes, and the train items of digits
 WIDTH, STEPS, ODE_STEPS = 64, 100, 20
 ENSEMBLE_WIDTH = 93  # as many parameters as the chain has at width 64, within 1 %
 POINT = 0.01  # one point of accuracy; an image of digits' test part is 0.28 points
@@ -150,17 +148,22 @@ RATES: dict[str, float] = {
 }
 
 
-def accuracy(method: str, **parameters: str | int | float) -> Cell:
-    """On digits, mean over five draws of the inference noise, after 60 passes at the method's own rate."""
-    chosen = {"width": WIDTH, "lr": RATES[method], "embedding": "one-hot", **parameters}
+def accuracy(method: str, epochs: int = EPOCHS, **parameters: str | int | float) -> Cell:
+    """On digits, mean over five draws of the inference noise, after so many passes at the method's own rate."""
+    chosen = {"width": WIDTH, "lr": RATES[method], **parameters}
     return Cell(
         method, "digits", "draw_accuracy",
-        given(budget__samples_seen=EPOCHS * ITEMS, **{f"method__{name}": value for name, value in chosen.items()}),
+        given(budget__samples_seen=epochs * ITEMS, **{f"method__{name}": value for name, value in chosen.items()}),
     )  # fmt: skip
 
 
-DT = accuracy("noprop-dt")
-BACKPROP = tuple(accuracy("noprop-backprop", norm=norm) for norm in ("batch", "layer"))
+def against_backprop(epochs: int) -> Within:
+    """DT at most a point below the better of both norms; refuted where it is two points below."""
+    chains = tuple(accuracy("noprop-backprop", epochs, norm=norm) for norm in ("batch", "layer"))
+    return Within(Diff(accuracy("noprop-dt", epochs, embedding="one-hot"), Over(chains, "max")), low=-POINT, slack=POINT)
+
+
+DT = accuracy("noprop-dt", embedding="one-hot")
 ADJOINT = accuracy("noprop-adjoint", steps=ODE_STEPS)
 
 SMALLER = (
@@ -184,7 +187,7 @@ PAPER = Paper(
                 "NoProp-DT is at most a point less accurate than back-propagation through the same blocks at equal passes, "
                 "whichever norm is better in the latter; two points less would refute it"
             ),
-            rule=Within(Diff(DT, Over(BACKPROP, "max")), low=-POINT, slack=POINT),
+            rule=against_backprop(EPOCHS),
             seeds=10,
             value="one-hot: MNIST 99.47 against 99.46 %, CIFAR-10 79.25 against 79.92 %, CIFAR-100 45.93 against 45.85 %",
             place="table 1",
@@ -195,6 +198,25 @@ PAPER = Paper(
             ),
             unverified=UNTOLD,
             effect=POINT,  # the card's limit: within a point supports, more than two points below contradicts
+        ),
+        Claim(
+            name="matches-backprop-given-time",
+            says=(
+                "After 300 passes, too, NoProp-DT is at most a point less accurate than back-propagation through the same "
+                "blocks, which learns late"
+            ),
+            rule=against_backprop(LONG),
+            seeds=10,
+            value="as above, after 100 epochs of 469 steps on MNIST; 300 passes over digits are 2,400 steps",
+            place="table 1",
+            source=ARXIV,
+            scaled_down=(
+                SMALLER.replace("60 passes", "300 passes") + ". The better norm of the baseline is taken for each seed on the "
+                "scores themselves, which favours it a little. Added when two seeds of 60 passes, on other draws, had shown "
+                "the baseline at 72 to 87 %"
+            ),
+            unverified=UNTOLD,
+            effect=POINT,
         ),
         Claim(
             name="chain-adds-to-its-first-block",

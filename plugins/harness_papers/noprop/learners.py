@@ -304,7 +304,8 @@ def spec_of(shape: Any, params: Any, inputs: tuple[int, ...], time: bool = False
 
     Raises Unsupported where the items do not fit the block.
     """
-    dims = {"one-hot": shape["outputs"], "prototype": math.prod(inputs)}.get(params.embedding, params.dims)
+    own = {"one-hot": shape["outputs"], "prototype": math.prod(inputs)}
+    dims = own.get(params.embedding, params.dims) if z else 1
     default = IMAGE_DROPOUT if params.block == "image" else 0.0
     dropout = default if params.dropout is None else params.dropout
     norm = "none" if time else params.norm

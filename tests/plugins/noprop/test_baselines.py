@@ -182,7 +182,8 @@ def test_declared_costs_are_those_of_the_trained_net(method, embedding, kind, ma
     shape = SHAPES["image" if kind == "image" else "vector"]
     inputs = (2, 8, 8) if kind == "image" else (6,)
     few = {"blocks": 2} if "blocks" in method.params.model_fields else {"steps": 3}
-    params = method.params(block=kind, width=16, embedding=embedding, **few)
+    few |= {"embedding": embedding} if "embedding" in method.params.model_fields else {}
+    params = method.params(block=kind, width=16, **few)
     solve, cost = (getattr(importlib.import_module(c.split(":")[0]), c.split(":")[1]) for c in (method.solve, method.cost))
 
     solution = solve(blobs(classes=CLASSES, inputs=inputs), make_ctx(steps=1), params)
