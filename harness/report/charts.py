@@ -64,9 +64,14 @@ def shapes(groups: Sequence[str]) -> Spec:
 TIP: Spec = {"field": "tip", "type": "nominal"}
 
 
-def forest(dots: Sequence[Dot], axis: str, ranges: Iterable[tuple[float, float]] = (), at: float | None = None) -> Spec:
-    """A row each: estimate and interval. ranges: where the estimate has to lie, shaded; at: a line, such as no difference."""
-    rows = [d for d in dots if drawable(d.x, d.low, d.high)]
+def forest(
+    dots: Sequence[Dot], axis: str, ranges: Iterable[tuple[float, float]] = (), at: float | None = None, log: bool = False
+) -> Spec:
+    """A row each: estimate and interval. ranges: where the estimate has to lie, shaded; at: a line, such as no difference.
+
+    log: for ratios, which are above 0.
+    """
+    rows = [d for d in dots if drawable(d.x, d.low, d.high) and not (log and min(d.x, d.low) <= 0)]
     labels = [short_label(d.label, i) for i, d in enumerate(dots, 1)]
     shown = dict(zip(map(id, dots), labels, strict=True))
     groups = list(dict.fromkeys(d.group for d in rows))
@@ -79,7 +84,9 @@ def forest(dots: Sequence[Dot], axis: str, ranges: Iterable[tuple[float, float]]
     ends = [v for d in rows for v in (d.low, d.high)] + [v for pair in limits for v in pair if drawable(v)]
     ends += [at] if at is not None and drawable(at) else []
     domain = padded(ends)
-    scale = {"domain": domain, "nice": False}
+    scale: Spec = {"domain": domain, "nice": False}
+    if log:
+        scale |= {"type": "log", "domain": [min(ends) / 1.15, max(ends) * 1.15]}
     x = {"field": "x", "type": "quantitative", "title": axis, "scale": scale, "axis": {"tickCount": 6}}
     layers: list[Spec] = []
     for low, high in limits:

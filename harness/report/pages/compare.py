@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -213,12 +214,18 @@ def forests(dots: Sequence[tuple[str, charts.Dot]], what: str) -> Iterator[Figur
 
 def kernel_section(compared: Comparison) -> Section:
     """Times of B over times of A, the largest changes first; what is the same is at the end."""
-    text = tuple(
-        f"The two sides differ in {one_line(d)}; times of different machines or torches say little." for d in compared.differs
+    words = Counter[str](r.verdict for r in compared.ratios)
+    told = ", ".join(f"{words[w]} {w}" for w in ("faster", "slower", "same", "ambiguous") if words[w])
+    text = (
+        f"B is {one_line(compared.b)}, A is {one_line(compared.a)}. Of {plural(len(compared.ratios), 'case')}: {told}.",
+        *(
+            f"The two sides differ in {one_line(d)}; times of different machines or torches say little."
+            for d in compared.differs
+        ),
     )
     ordered = sorted(
         compared.ratios,
-        key=lambda r: (r.verdict in ("same", "ambiguous"), -abs(r.ratio - 1), sorted(map(str, r.where.items()))),
+        key=lambda r: (r.verdict in ("same", "ambiguous"), -abs(math.log(r.ratio)), sorted(map(str, r.where.items()))),
     )
     columns = (
         Column("kernel", "short"),
@@ -240,7 +247,9 @@ def kernel_section(compared: Comparison) -> Section:
     figures: tuple[Figure, ...] = ()
     if dots:
         says = "; ".join(d.tip for d in dots[:10])
-        spec = charts.forest(dots, f"time of {one_line(compared.b)} over {one_line(compared.a)}", [(0.97, 1.03)], at=1.0)
+        spec = charts.forest(
+            dots, f"time of {one_line(compared.b)} over {one_line(compared.a)} (log)", [(0.97, 1.03)], at=1.0, log=True
+        )
         figures = (Figure("compare-kernels-f", "Ratios of times", says, spec),)
     again = command("harness", "compare", "--kernels", compared.a, compared.b)
     told = "task, task_params, method, part, seed, value, attempt_id"
