@@ -50,10 +50,6 @@ def claim_anchor(claim: str) -> str:
     return anchor("claim", claim)
 
 
-def claim_href(claim: str) -> str:
-    return f"claims.html#{claim_anchor(claim)}"
-
-
 def machine_href(name: str) -> str:
     return f"machines.html#{anchor('machine', name)}"
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from harness.identity import canonical, digest
 from harness.leaderboard import Board
-from harness.records import case_text
 from harness.report.blocks import Cell, Mark, Span
 from harness.showing import interval_text, one_line
 from harness.stats import Interval
@@ -138,11 +137,6 @@ def last_line(error: str | None) -> str:
     return shown if len(shown) <= MAX_ERROR else f"{shown[:MAX_ERROR]}…"
 
 
-def params_text(params: Any) -> str:
-    """lr=0.02, eps=1e-05; "" for none."""
-    return ", ".join(f"{k}={v}" for k, v in params.items()) if isinstance(params, Mapping) else ""
-
-
 def task_label(board: Board) -> str:
     net = board.shared["net"]
     return one_line(f"{board.task}, {net['arch']}" if net else board.task)
@@ -164,14 +158,6 @@ def where(shared: Mapping[str, Any]) -> str:
     return (
         f"{shared['device']} {shared['dtype']} {threads} thread{'s' if threads != 1 else ''}, torch {shared['torch_version']}"
     )
-
-
-def case_of(params: str | None) -> str:
-    """A kernel's case from its JSON; "" for what is none."""
-    from harness.strangers import read_json
-
-    case = read_json(params or "")
-    return case_text(case) if isinstance(case, dict) and isinstance(case.get("elements", 0), int) else ""
 
 
 def literal(value: object) -> str:

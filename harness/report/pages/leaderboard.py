@@ -41,9 +41,10 @@ MOST_PROFILES = 6  # lines that can be told apart
 
 def make_page(found: Collected) -> Page:
     boards = found.boards
-    lead = (
+    lead: tuple[str, ...] = (
         f"{plural(len(boards), 'board')}, each of one task, net, training, budget, device, dtype, threads and torch version: "
-        "only what agrees in these is compared. Best first; every number leads to its attempts.",
+        "only what agrees in these is compared.",
+        "Best first. Every number leads to its attempts.",
     )
     if not boards:
         lead = ("No attempt of a trial that measures quality is recorded yet; `harness run vision` makes some.",)

@@ -167,6 +167,11 @@ def about(found: Collected, ref: str, on: Sequence[tuple[int, int]], paper: Pape
     for suite in suites:
         again = command("harness", "run", suite, "--force", "--method", ref.rpartition("/")[2])
         facts.append(Fact(f"run it again ({one_line(suite)})", Cell(again, copy=again)))
+    for board in found.kernels:
+        if board.kernel == ref:
+            facts.append(
+                Fact("kernel", Cell(f"{short(ref)}, {one_line(board.shared['device'])}", href=linking.kernel_href(board)))
+            )
     describe = command("harness", "describe", ref.rpartition("/")[2])
     facts.append(Fact("its parameters", Cell(describe, copy=describe)))
     return Section("about", "About", tuple(facts))
