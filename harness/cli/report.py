@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of the pages; a report that is there is replaced.",
 )
-@click.option(
+@option(
     "--compare",
     nargs=2,
     metavar="A B",
