@@ -260,14 +260,14 @@ READINGS: tuple[tuple[str, ...], ...] = (
     ("compare", "--kernels", "--machine", "m-1", "--json"), ("compare", "--kernels", "eager", "ours", "--json"),
     ("compare", "--kernels", "--machine", "m-1", "--markdown"), ("export", "csv", "-o", "{folder}/out.csv"),
     ("export", "parquet", "-o", "{folder}/out.parquet"), ("claims",), ("claims", "--json"), ("query", "FROM v_claims"),
-    ("report", "-o", "{folder}/pages"), ("regress", "--machine", "m-1"),
+    ("report", "-o", "{folder}/pages"), ("regress", "--machine", "m-1"), ("show", "healthy", "--json"),
 )  # fmt: skip
 MAY_BE_REFUSED = {"show", "logs"}  # by a name that no row has any more: exit 2, with the mend
 TOO_FEW_NIGHTS = 4  # of `regress`: nothing to judge
 WRITTEN = {"registry", "board.svg", "out.csv", "out.parquet", "pages"}
 RANKED = "SELECT mean FROM v_leaderboard WHERE method LIKE '%healthy'"
 READINGS += (("query", RANKED),)
-SHOWS_HEALTHY = {("leaderboard", "--machine", "m-1", "--json"), ("show", "healthy"), ("query", RANKED)}
+SHOWS_HEALTHY = {("leaderboard", "--machine", "m-1", "--json"), ("show", "healthy", "--json"), ("query", RANKED)}
 
 
 def read_hostile_records(folder: Path, registries: int, seed: int) -> tuple[Found, int]:
