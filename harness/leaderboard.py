@@ -94,7 +94,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Methods that can be compared, best first, on one task in one net under one budget."""
+    """Methods that can be compared, best first, on one task in one net under one budget.
+
+    label: its task and net, and the settings that tell it from the other boards of both.
+    """
 
     task: str
     shared: Mapping[str, Any]
@@ -102,6 +105,7 @@ class Board:
     further: tuple[Metric, ...]
     baseline: str
     rows: tuple[Row, ...]
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ def make_leaderboards(
             keys[group.shared] = canonical([shared_part(group, name) for name in SHARED])
         by_board.setdefault(keys[group.shared], []).append(group)
     boards = [make_board(groups, latest, baseline, chosen) for _, groups in sorted(by_board.items())]
-    return with_task_labels([b for b in boards if b is not None])
+    return with_labels(with_task_labels([b for b in boards if b is not None]))
 
 
 def with_task_labels(boards: Sequence[Board]) -> list[Board]:
@@ -204,6 +208,31 @@ def with_task_labels(boards: Sequence[Board]) -> list[Board]:
         varying = [f"{k}={v}" for k, v in own.items() if len({canonical(p.get(k)) for p in same}) > 1]
         labelled.append(replace(board, task=board.task + (f"({', '.join(varying)})" if varying else "")))
     return labelled
+
+
+# What a reader asks for first, where boards differ in several settings.
+TELLING = ("net.width", "net.depth", "train.optimizer", "train.lr", "train.batch", "budget.samples_seen", "budget.steps")
+
+
+def with_labels(boards: Sequence[Board]) -> list[Board]:
+    """Boards of one task and one kind of net get as many of their settings into the label as tell them apart."""
+    plain = [", ".join([board.task, *([str(board.shared["net"]["arch"])] if board.shared["net"] else [])]) for board in boards]
+    settings = [settings_of(board.shared) for board in boards]
+    labels = list(plain)
+    for name in dict.fromkeys(name for one in settings for name in one):
+        for same in [[i for i, label in enumerate(labels) if label == text] for text in dict.fromkeys(labels)]:
+            if len({canonical(settings[i].get(name)) for i in same}) > 1:
+                for i in same:
+                    labels[i] += f", {name.rpartition('.')[2]} {settings[i].get(name, '-')}"
+    return [replace(board, label=label) for board, label in zip(boards, labels, strict=True)]
+
+
+def settings_of(shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What a board's methods share, by dotted name, in the order in which a reader asks for it."""
+    groups = {name: shared.get(name) or {} for name in ("net", "train", "budget", "tuning")}
+    dotted = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+    dotted |= {name: shared.get(name) for name in ("device", "dtype", "threads", "torch_version", "root_seed")}
+    return {name: dotted[name] for name in (*TELLING, *dotted) if name in dotted}
 
 
 # The latest attempts ---------------------------------------------------------------------------------------------------

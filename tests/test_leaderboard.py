@@ -22,7 +22,7 @@ from rich.console import Console
 
 from harness.cli import boards as drawn_boards
 from harness.cli import drawing
-from harness.leaderboard import Board, Chosen, Metric, Row, make_leaderboards
+from harness.leaderboard import Board, Chosen, Metric, Row, make_leaderboards, with_labels
 from harness.plan import Note, Plan, Planned
 from harness.records import Attempt, Measurement, Provenance, Resources, Timing, Trial
 from harness.registry import Registry, schema
@@ -497,8 +497,8 @@ def publish_folded(path: Path, attempts: list[Attempt]) -> None:
 
 
 def plain(boards: list[Board]) -> str:
-    """Every bit of it: floats are written so that they can be read back exactly, and NaN equals NaN."""
-    return json.dumps([dataclasses.asdict(board) for board in boards], sort_keys=True, indent=1)
+    """Every bit of it but the labels, which follow from the rest; floats can be read back exactly, and NaN equals NaN."""
+    return json.dumps([dataclasses.asdict(replace(board, label="")) for board in boards], sort_keys=True, indent=1)
 
 
 SAMPLES = [(0, 400), (1, 400), (2, 400), (3, 400), (4, 400), (5, 400), (6, 2500)]  # seed, attempts: sparse boards, full ones
@@ -678,6 +678,23 @@ def make_row(method: str, value: Interval | None, **changes: Any) -> Row:
 def make_board(*rows: Row, baseline: str = "", further: tuple[Metric, ...] = (), name: str = "accuracy") -> Board:
     shared = {"net": None, "budget": {"steps": 5.0}, "device": "cpu", "dtype": "float32", "threads": 1}
     return Board("digits", shared, Metric(name, "1", "higher"), further, baseline, rows)
+
+
+def test_a_label_names_what_tells_boards_of_one_task_and_net_apart():
+    """Six boards called "digits, mlp" send the reader to the small print; what all of them share tells nothing."""
+    mlp = {"arch": "mlp", "width": 128, "depth": 2}
+    shared = [
+        {"net": mlp, "train": {"batch": 64, "lr": 0.02}},
+        {"net": {**mlp, "depth": 8}, "train": {"batch": 64, "lr": 0.02}},
+        {"net": {**mlp, "depth": 8}, "train": {"batch": 64, "lr": 0.001}},
+        {"net": {"arch": "cnn", "width": 16}, "train": {"batch": 64, "lr": 0.02}},
+        {"net": None, "train": None},
+    ]
+    boards = with_labels([replace(make_board(), shared={**make_board().shared, **one}) for one in shared])
+
+    assert [board.label for board in boards] == [
+        "digits, mlp, depth 2", "digits, mlp, depth 8, lr 0.02", "digits, mlp, depth 8, lr 0.001", "digits, cnn", "digits",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [None, interval(0.5, None), interval(0.5, 0.0), interval(math.nan, math.nan),

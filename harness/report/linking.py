@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.kernelboard import KernelBoard
 from harness.leaderboard import Board
 from harness.report.collecting import Collected
-from harness.report.words import anchor, file_name, task_label
+from harness.report.words import anchor, file_name
 
 
 def board_anchor(board: Board) -> str:
@@ -19,7 +19,7 @@ def board_href(board: Board) -> str:
 
 
 def attempts_file(board: Board) -> str:
-    return file_name("attempts", task_label(board), sorted(map(str, board.shared.items())))
+    return file_name("attempts", board.task, sorted(map(str, board.shared.items())))
 
 
 def attempts_href(board: Board, method: str) -> str:

@@ -138,8 +138,7 @@ def last_line(error: str | None) -> str:
 
 
 def task_label(board: Board) -> str:
-    net = board.shared["net"]
-    return one_line(f"{board.task}, {net['arch']}" if net else board.task)
+    return one_line(board.label)
 
 
 def settings(board: Board) -> str:
