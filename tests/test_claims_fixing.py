@@ -123,6 +123,15 @@ def test_a_claim_that_the_suite_does_not_make_definite_is_not_fixed_and_says_why
     assert reason in one.reasons
 
 
+def test_a_number_in_the_middle_of_a_trial_is_refused_not_read_at_its_end(plugin_site: PluginSite):
+    """A verdict on another number than the rule names would look like an answer."""
+    rule = 'harness.Within(harness.Cell("near", "signs", "accuracy", at="half"), low=0.5)'
+    (one,) = found(write_paper(plugin_site, rule), SUITE)
+
+    assert isinstance(one, Unfixed)
+    assert "near on signs is read at 'half'" in one.reasons[0]
+
+
 def test_a_claim_without_a_rule_names_what_is_missing(plugin_site: PluginSite):
     (one,) = found(write_paper(plugin_site, "None", 'missing="a telescope"'))
 

@@ -148,6 +148,8 @@ def look_seeds(seeds: Sequence[int], claim: Claim) -> tuple[tuple[int, ...], tup
 
 def why_not(cell: Cell, found: Sequence[Use], seeds: Iterable[int]) -> str:
     """Why the uses that fit a cell do not make it definite; "" where they do."""
+    if cell.at != "end":
+        return f'{cell_text(cell)} is read at {cell.at!r}; records hold what a trial ended with: "end"'
     if not found:
         return f"no trial of the suite is {cell_text(cell)}"
     if len(found) > 1:
