@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+CORE = Path(__file__).parent  # the folder of harness itself
 CODE_SUFFIXES = {".py", ".c", ".h", ".cpp", ".cu", ".json", ".toml"}
 
 
@@ -33,9 +34,11 @@ def digest_files(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def digest_folder(folder: Path) -> str:
-    """32 hex digits over all code below a folder (or over one file)."""
+    """32 hex digits over all code below a folder (or over one file). Raises FileNotFoundError where there is neither."""
     if folder.is_file():
         return digest_files([(folder.name, folder)])
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; all that are missing would have one digest")
     found = (p for p in folder.rglob("*") if p.suffix in CODE_SUFFIXES and "__pycache__" not in p.parts)
     return digest_files((p.relative_to(folder).as_posix(), p) for p in found)
 

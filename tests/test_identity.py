@@ -101,3 +101,9 @@ def test_a_folder_is_its_code_and_nothing_else(tmp_path):
     assert digest_folder(tmp_path) == before
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert digest_folder(tmp_path) != before
+
+
+def test_a_folder_that_is_missing_has_no_digest(tmp_path):
+    """One mistyped path would equal another, and no edit would ever change it."""
+    with pytest.raises(FileNotFoundError, match="gone: no such folder"):
+        digest_folder(tmp_path / "gone")

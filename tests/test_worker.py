@@ -6,6 +6,8 @@ import json
 import math
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -18,7 +20,7 @@ from helpers import PluginSite, plugin_site, trial  # noqa: F401  (plugin_site i
 
 from harness.errors import HarnessError
 from harness.records import Outcome
-from harness.worker import WorkerOptions, run_trial
+from harness.worker import WorkerOptions, deriving, run_trial
 from harness.worker.deriving import code_digest
 from harness.worker.sealing import PipeKeeper, decrypt, encrypt, flatten, own_storage, unflatten
 
@@ -650,6 +652,29 @@ def test_editing_the_recipe_makes_it_anew(play):
     after = play(DERIVES.replace("torch.randn(rows, 2, ", "2 + torch.randn(rows, 2, "), "derives")
 
     assert after.diagnostics["first"] == pytest.approx(before.diagnostics["first"] + 2)
+
+
+@pytest.mark.parametrize("shared", ["lab", "data"])
+def test_editing_what_recipes_build_on_makes_them_anew(play, tmp_path, monkeypatch, shared):
+    """A net that was trained by the code of last week must not answer for that of today."""
+    for folder in ("lab", "data"):
+        shutil.copytree(deriving.CORE / folder, tmp_path / "core" / folder)
+    monkeypatch.setattr(deriving, "CORE", tmp_path / "core")
+    code_digest.cache_clear()
+    play(DERIVES, "derives")
+    code_digest.cache_clear()
+    (edited := tmp_path / "core" / shared / "__init__.py").write_text(edited.read_text() + "\n# edited\n")
+    play(DERIVES, "derives")
+    code_digest.cache_clear()
+
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2
+
+
+def test_an_error_names_the_line_of_the_plugin_also_where_the_harness_raised_it(play):
+    """Its author can mend that line, and not the one of ctx.log."""
+    outcome = play("def logs(problem, ctx, params):\n    ctx.log(at=None)\n", "logs")
+
+    assert re.search(r" \(toyplug_code\.py:\d+ in logs\)$", outcome.error), outcome.error
 
 
 # Timing trials --------------------------------------------------------------------------------------------------------

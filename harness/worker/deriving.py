@@ -26,7 +26,7 @@ from torch import Tensor
 
 from harness.context import Context
 from harness.errors import HarnessError
-from harness.identity import canonical, digest, digest_folder
+from harness.identity import CORE, canonical, digest, digest_folder
 from harness.worker.resolving import resolve
 
 
@@ -102,9 +102,9 @@ def code_digest(recipe: str) -> str:
     """The recipe's own folder, harness.lab and harness.data: what its result can depend on."""
     resolve(recipe, "ctx.derive")
     module = sys.modules[recipe.partition(":")[0]]
-    source, here = Path(inspect.getfile(module)), Path(__file__).parent
+    source = Path(inspect.getfile(module))
     own = source.parent if module.__package__ else source  # a lone module: its folder may hold all that is installed
-    return digest([digest_folder(folder) for folder in (own, here / "lab", here / "data")])
+    return digest([digest_folder(folder) for folder in (own, CORE / "lab", CORE / "data")])
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.catalogue import Catalogue, load_catalogue
 from harness.errors import BudgetSpent, Diverged, HarnessError, Invalid, MissingError, Unsupported
+from harness.identity import CORE
 from harness.records import Outcome, Status, Trial
 from harness.worker.environment import is_worker_environment, recorded, worker_environment
 from harness.worker.processes import adopt_orphans, kill_children, limit_data
@@ -184,8 +185,8 @@ def judge(exc: BaseException, options: WorkerOptions) -> tuple[Status, str, str]
 def location(exc: BaseException) -> str:
     """ " (file.py:12 in solve)": the innermost frame that is neither the core's nor torch's or NumPy's, else the innermost."""
     frames = traceback.extract_tb(exc.__traceback__)
-    core = Path(__file__).parent
-    outside = [f for f in frames if Path(f.filename).parent != core and not {"torch", "numpy"} & {*Path(f.filename).parts}]
+    core = (CORE, CORE / "worker")
+    outside = [f for f in frames if Path(f.filename).parent not in core and not {"torch", "numpy"} & {*Path(f.filename).parts}]
     frame = (outside or frames)[-1] if frames else None
     return f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})" if frame else ""
 
