@@ -357,6 +357,41 @@ def test_a_tuned_suite_runs_goes_on_where_it_was_cut_and_says_what_it_cost(tmp_p
     assert "tuned seed by seed on the validation part" in again.out
 
 
+def test_tuning_trials_that_run_again_choose_again(plugin_site: PluginSite, tmp_path):  # noqa: F811
+    """A point that had failed may be the best one: what runs after it must not be the choice of before."""
+    code = """
+def picky(problem, ctx, params):
+    import os
+    ctx.spend(steps=1)
+    if params.scale > 1.5 and not os.path.exists("MENDED"):
+        raise RuntimeError("not mended yet")
+    return Threshold(2.0 - params.scale)
+""".replace("MENDED", str(tmp_path / "mended"))
+    plugin_site.write_toy(code, ("picky",))
+    suite, registry = tmp_path / "picky.yaml", tmp_path / "r"
+    suite.write_text("""
+schema: harness/suite/1
+name: picky
+tasks: [signs]
+methods: [picky]
+seeds: 1
+budget: {steps: 30}
+tuning: {trials: 4, space: {method.scale: {linear: [1, 2]}}}
+""")
+    chosen = "SELECT tuned FROM attempts WHERE kind = 'quality' ORDER BY attempt_id"
+
+    ran = harness_process("run", suite, "--registry", registry, cwd=tmp_path, **plugin_site.environment)
+    (tmp_path / "mended").touch()
+    again = harness_process(
+        "run", suite, "--retry-failed", "--registry", registry, cwd=tmp_path, **plugin_site.environment
+    )  # fmt: skip
+
+    assert (ran.code, again.code) == (0, 0), ran.err + again.err
+    first, second = (decoded(row["tuned"]) for row in query(registry, chosen))
+    assert (first["failed"], second["failed"]) == (2, 0)
+    assert first["values"]["method.scale"] < 1.5 < second["values"]["method.scale"]
+
+
 def decoded(value):
     import json
 

@@ -295,7 +295,7 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
         click.echo(f"skipped: {note.trials} trials: {note.what}; {note.mend}", err=True)
     limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
     confirm(s, yes)
-    s, stopped = tune_first(s, limits) if s.plan.waiting else (s, False)
+    s, stopped = tune_first(s, limits) if any(trial.kind == "tuning" for trial in s.trials) else (s, False)
     if stopped:
         return INTERRUPTED
     if s.claims:
