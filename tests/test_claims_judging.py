@@ -12,7 +12,8 @@ from invoking import harness, harness_process
 from registry_samples import MACHINE
 
 from harness.claims.fixing import fix
-from harness.claims.judging import judge_claims, ranges
+from harness.claims.judging import judge_claims
+from harness.claims.numbers import ranges
 from harness.errors import HarnessError
 from harness.registry import Registry
 
@@ -176,6 +177,59 @@ def test_a_failed_attempt_counts_as_the_metrics_worst(plugin_site: PluginSite, r
     assert found.word != "supported"
     assert found.decisions[0].values[0] == pytest.approx(0.0 - spread(0.8)[0])
     assert found.n == 10
+
+
+BROKEN, DIVERGED = ["failed", "oom", "timeout", *["failed"] * 7], ["diverged"] * 10
+NOT_WORSE = 'harness.non_inferior("near", "far", "signs", "accuracy", 0.02)'
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word", "why"),
+    [
+        ({"near": BROKEN, "far": BROKEN}, "inconclusive", "accuracy of near on signs failed at every seed"),
+        ({"near": spread(0.9), "far": BROKEN}, "inconclusive", "accuracy of far on signs failed at every seed"),
+        ({"near": BROKEN, "far": spread(0.9)}, "inconclusive", "accuracy of near on signs failed at every seed"),
+        ({"near": DIVERGED, "far": DIVERGED}, "inconclusive", "all that is compared failed at seeds 0-9, which is no tie"),
+        (
+            {"near": spread(0.9), "far": DIVERGED},
+            "supported",
+            "10 of 10 attempts of far on signs failed (diverged), counted as",
+        ),
+        ({"near": DIVERGED, "far": spread(0.9)}, "refuted", "10 of 10 attempts of near on signs failed (diverged), counted as"),
+        ({"near": spread(0.9), "far": [*["failed"] * 9, 0.9]}, "supported", "9 of 10 attempts of far on signs failed (failed)"),
+        ({"near": ["oom", *spread(0.9, 9)], "far": ["failed", *spread(0.8, 9)]}, "inconclusive", "failed at seeds 0, which"),
+    ],
+)
+def test_what_crashed_at_every_seed_or_on_both_sides_decides_nothing(plugin_site: PluginSite, registry, numbers, word, why):
+    """Two methods that cannot run here are not equally good. To diverge at every seed is a method's own doing."""
+    catalogue, one = fixed(plugin_site, registry, NOT_WORSE)
+    record(registry, one, numbers)
+    found = verdict(registry, catalogue)
+
+    assert (found.word, why in found.reason) == (word, True), found.reason
+
+
+def test_every_verdict_names_the_attempts_that_failed(plugin_site: PluginSite, registry):
+    """A reader of the table, of the JSON and of the page sees that a win is one over failures."""
+    _, one = fixed(plugin_site, registry)
+    record(registry, one, {"near": spread(0.9), "far": ["diverged", "oom", *spread(0.5, 8)]})
+    shown = harness("claims", CLAIM, "--registry", registry.path)
+    (told,) = harness("claims", CLAIM, "--registry", registry.path, "--json").json
+
+    text = "2 of 10 attempts of far on signs failed (1 diverged, 1 oom), counted as the worst"
+    assert (told["word"], text in told["reason"], text in shown.out) == ("supported", True, True)
+
+
+def test_seeds_that_give_no_number_make_no_answer_and_no_second_look(plugin_site: PluginSite, registry):
+    """0 / 0 at three seeds: seven pairs are not the ten that were asked for, whatever their power."""
+    rule = 'Within(Ratio(Cell("near", "signs", "accuracy"), Cell("far", "signs", "accuracy")), low=0.9)'
+    rule = rule.replace("Within", "harness.Within").replace("Ratio", "harness.Ratio").replace("Cell", "harness.Cell")
+    catalogue, one = fixed(plugin_site, registry, rule, more="extension=10, effect=5.0")
+    record(registry, one, {"near": [0.0] * 3 + spread(0.9, 17), "far": [0.0] * 3 + spread(0.9, 17)[::-1]})
+    found = verdict(registry, catalogue)
+
+    assert (found.word, found.n, found.seeds) == ("inconclusive", 7, 10)
+    assert found.reason == "seeds 0-2 give no number"
 
 
 def test_a_failed_attempt_of_a_metric_without_worst_leaves_the_claim_open(plugin_site: PluginSite, registry):

@@ -12,9 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.claims.numbers import Shared, Values, numbers, shared_given, unit_of, words
+from harness.claims.numbers import Shared, Values, numbers, ranges, shared_given, unit_of, words
 from harness.claims.verdicts import Decision, Word
-from harness.rules import All, Cell, Corr, Every, Number, Rule, Seeds, Share, Within
+from harness.records import FAILURES
+from harness.rules import All, Cell, Corr, Every, Number, Rule, Seeds, Share, Within, cells
 from harness.stats import (
     Interval,
     binomial_interval,
@@ -33,7 +34,19 @@ from harness.stats import (
 )
 
 FEWEST_PAIRS = 10
+BROKE = ("failed", "oom", "timeout")  # these say nothing of the method where all seeds end so; a divergence does
 OVER_SEEDS = {"mean": t_interval, "median": median_interval, "iqm": iqm_interval}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The seeds in their order, and of each cell how its attempts at them ended; "" where none did."""
+
+    seeds: Sequence[int]
+    statuses: Mapping[Cell, Sequence[str]]
+
+    def of(self, cell: Cell, position: int) -> str:
+        return self.statuses[cell][position] if cell in self.statuses else ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Setting:
     n: int
     effect: float | None
     shared: Shared
+    ends: Ends
 
 
 @dataclass(frozen=True)
@@ -56,10 +70,14 @@ class Levels:
 
 
 def decide(
-    rule: Rule, values: Values, units: Mapping[Cell, str], n: int, alpha: float, effect: float | None
+    rule: Rule, values: Values, units: Mapping[Cell, str], n: int, alpha: float, effect: float | None, ends: Ends | None = None
 ) -> tuple[Word, tuple[Decision, ...]]:
-    """The word of a rule on the first n seeds, and its decisions in the order of the rule. alpha: two-sided, of this look."""
-    return judge(rule, Setting(values, units, n, effect, shared_given(rule)), Levels(alpha, alpha))
+    """The word of a rule on the first n seeds, and its decisions in the order of the rule. alpha: two-sided, of this look.
+
+    ends: how the attempts ended; None: all are ok, at seeds 0, 1, ...
+    """
+    at = Setting(values, units, n, effect, shared_given(rule), ends or Ends(range(n), {}))
+    return judge(rule, at, Levels(alpha, alpha))
 
 
 def judge(rule: Rule, at: Setting, levels: Levels) -> tuple[Word, tuple[Decision, ...]]:
@@ -93,7 +111,7 @@ def judge_within(rule: Within, at: Setting, levels: Levels) -> Decision:
     )  # fmt: skip
     pairs = pairs_of(rule.node, at)
     there = [pair for pair in pairs if None not in pair]
-    known = replace(known, n=len(there), values=tuple(shown(pair) for pair in pairs))
+    known = replace(known, n=len(there), values=tuple(shown(pair) for pair in pairs), lacks=lacks(rule.node, at, pairs))
     if not there:
         return known
     shown_interval, refuting = (interval(rule.node, there, 1 - level) for level in (levels.support, levels.refute))
@@ -101,7 +119,7 @@ def judge_within(rule: Within, at: Setting, levels: Levels) -> Decision:
         return known
     known = replace(known, estimate=shown_interval.mean, interval_low=shown_interval.low, interval_high=shown_interval.high)
     known = with_power(rule, known, there, at.effect)
-    if len(there) < at.n or at.n < FEWEST_PAIRS:
+    if len(there) < at.n or at.n < FEWEST_PAIRS or known.lacks:
         return known
     return replace(known, word=word_of(rule, shown_interval, refuting))
 
@@ -129,15 +147,18 @@ def above(a: float, b: float) -> bool:
 
 def judge_every(rule: Every, at: Setting) -> Decision:
     """Single values, no sample: a counterexample refutes whatever else is missing. The range of what was seen is shown."""
-    found = numbers(rule.node, at.values, at.n)
+    pairs = pairs_of(rule.node, at)
+    found = tuple(value for (value,) in pairs)
     there = [value for value in found if value is not None]
     wrong = [value for value in there if not rule.low <= value <= rule.high]
     enough = len(there) == at.n >= rule.at_least
     word: Word = "refuted" if wrong else "supported" if enough else "inconclusive"
+    if broken(rule.node, at):
+        word = "inconclusive"
     return Decision(
         f"every {words(rule.node, at.shared)}", word, rule.low, rule.high, 0.0, safe_mean(there) if there else None,
         min(there, default=None), max(there, default=None), 1.0, len(there), unit_of(rule.node, at.units), found,
-        refuting_confidence=1.0, every=True,
+        refuting_confidence=1.0, every=True, lacks=lacks(rule.node, at, pairs),
     )  # fmt: skip
 
 
@@ -145,7 +166,12 @@ Pair = tuple[float | None, ...]
 
 
 def pairs_of(node: Number | Seeds | Share | Corr, at: Setting) -> list[Pair]:
-    """What each seed contributes: one number, or two of a correlation."""
+    """What each seed contributes: one number, or two of a correlation. None where all that is compared failed: no tie."""
+    void = all_failed(node, at)
+    return [(None,) * len(pair) if i in void else pair for i, pair in enumerate(known_pairs(node, at))]
+
+
+def known_pairs(node: Number | Seeds | Share | Corr, at: Setting) -> list[Pair]:
     match node:
         case Corr(a, b):
             return list(zip(numbers(a, at.values, at.n), numbers(b, at.values, at.n), strict=True))
@@ -156,6 +182,30 @@ def pairs_of(node: Number | Seeds | Share | Corr, at: Setting) -> list[Pair]:
             return [(None if value is None else float(low <= value <= high),) for value in single]
         case _:
             return [(value,) for value in numbers(node, at.values, at.n)]
+
+
+def all_failed(node: Number | Seeds | Share | Corr, at: Setting) -> list[int]:
+    """The positions of the seeds at which every cell failed. A single cell is compared with none: its failure counts."""
+    named = dict.fromkeys(cells(node))
+    return [i for i in range(at.n) if len(named) > 1 and all(at.ends.of(cell, i) in FAILURES for cell in named)]
+
+
+def broken(node: Number | Seeds | Share | Corr, at: Setting) -> list[Cell]:
+    """The cells of which no attempt came to an end of the method's own."""
+    return [cell for cell in dict.fromkeys(cells(node)) if all(at.ends.of(cell, i) in BROKE for i in range(at.n))]
+
+
+def lacks(node: Number | Seeds | Share | Corr, at: Setting, pairs: Sequence[Pair]) -> str:
+    """Why a decision is open though no attempt lacks: cells that are broken, seeds that tell nothing; "" where none."""
+    told = [f"{words(cell, at.shared)} failed at every seed, which says nothing of the method" for cell in broken(node, at)]
+    void = all_failed(node, at)
+    if void and not told:
+        told.append(f"all that is compared failed at seeds {ranges([at.ends.seeds[i] for i in void])}, which is no tie")
+    there = {i for i in range(at.n) if all(at.values[cell][i] is not None for cell in cells(node))}
+    none = [at.ends.seeds[i] for i, pair in enumerate(pairs) if None in pair and i in there and i not in void]
+    if none:
+        told.append(f"seeds {ranges(none)} give no number")
+    return "; ".join(told)
 
 
 def shown(pair: Pair) -> float | None:

@@ -6,6 +6,7 @@ least, and that a cause has its ablation. Where something lacks the word is `inc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -13,12 +14,13 @@ from statistics import median
 from types import MappingProxyType
 
 from harness.catalogue import Catalogue, did_you_mean
-from harness.claims.deciding import FEWEST_PAIRS, decide
+from harness.claims.deciding import FEWEST_PAIRS, Ends, decide
 from harness.claims.evidence import Evidence, Found, Where, read_evidence
 from harness.claims.fixing import Fixing, Protocol, fixings, terms_of
-from harness.claims.numbers import Shared, bracket, shared_given
+from harness.claims.numbers import Shared, bracket, ranges, shared_given
 from harness.claims.verdicts import Decision, Verdict, Word
 from harness.errors import HarnessError
+from harness.records import FAILURES
 from harness.registry import Registry
 from harness.rules import Cell, cells
 from harness.specs import Claim
@@ -26,7 +28,7 @@ from harness.stats import looks
 
 ALPHA = 0.05
 POWER = 0.8  # from here on `inconclusive` is an answer
-MOST_NAMED = 12  # missing trials that a verdict names one by one
+MOST_NAMED = 4  # cells with failed attempts that a reason names one by one
 
 
 def judge_claims(
@@ -116,7 +118,7 @@ def judge_at(bare: Verdict, claim: Claim, fixing: Fixing, where: Where | None, f
         dtype=str(shared["dtype"]), threads=int(shared["threads"]),
     )  # fmt: skip
     assert claim.rule is not None, "judge_claim returns before"
-    look = look_at(claim, len(protocol.seeds), len(protocol.extension), found)
+    look = look_at(claim, protocol, found)
     found = {cell: one.first(protocol.all_seeds[: look.n]) for cell, one in found.items()}
     rows = [row for one in found.values() for row in one.rows if row is not None]
     known = replace(
@@ -124,18 +126,22 @@ def judge_at(bare: Verdict, claim: Claim, fixing: Fixing, where: Where | None, f
         attempts=tuple(sorted({row["attempt_id"] for row in rows})), cost_ratio=cost_ratio(found),
         missing=missing_of(found, shared_given(claim.rule)),
     )  # fmt: skip
-    return explain(known, claim, fixing, look, found)
+    known = explain(known, claim, fixing, look, found)
+    return replace(known, reason=known.reason + failed(found, shared_given(claim.rule)))
 
 
-def look_at(claim: Claim, seeds: int, extension: int, found: Mapping[Cell, Found]) -> Look:
+def look_at(claim: Claim, protocol: Protocol, found: Mapping[Cell, Found]) -> Look:
     """The first look, or the second where the first is complete and open and all seeds of the extension are there."""
+    seeds, extension = len(protocol.seeds), len(protocol.extension)
     values, units = {c: f.values for c, f in found.items()}, {c: f.unit for c, f in found.items()}
+    ends = Ends(protocol.all_seeds, {c: [row["status"] if row else "" for row in f.rows] for c, f in found.items()})
     first, second = (1 - confidence for confidence in looks(ALPHA, extension))
     assert claim.rule is not None
-    word, decisions = decide(claim.rule, values, units, seeds, first, claim.effect)
-    if word != "inconclusive" or not extension or any(None in v for v in values.values()):
+    word, decisions = decide(claim.rule, values, units, seeds, first, claim.effect, ends)
+    whole = not any(None in v for v in values.values()) and not any(d.lacks for d in decisions)
+    if word != "inconclusive" or not extension or not whole:
         return Look(word, decisions, seeds)
-    return Look(*decide(claim.rule, values, units, seeds + extension, second, claim.effect), seeds + extension)
+    return Look(*decide(claim.rule, values, units, seeds + extension, second, claim.effect, ends), seeds + extension)
 
 
 def missing_of(found: Mapping[Cell, Found], shared: Shared) -> tuple[str, ...]:
@@ -147,17 +153,6 @@ def missing_of(found: Mapping[Cell, Found], shared: Shared) -> tuple[str, ...]:
             seeds = ranges([seed for _, seed in group])
             told[f"{cell.method} on {cell.task}{bracket(cell.given, shared)}: seeds {seeds} {why}"] = None
     return tuple(told)
-
-
-def ranges(seeds: Sequence[int]) -> str:
-    """0-3, 7."""
-    parts: list[list[int]] = []
-    for seed in seeds:
-        if parts and seed == parts[-1][-1] + 1:
-            parts[-1].append(seed)
-        else:
-            parts.append([seed])
-    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
 
 
 def cost_ratio(found: Mapping[Cell, Found]) -> float | None:
@@ -198,7 +193,7 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
         return unfinished(known, found, run)
     if claim.seeds < FEWEST_PAIRS:
         return replace(known, reason=f"it names {claim.seeds} pairs; {FEWEST_PAIRS} are the fewest")
-    return undecided(known, claim, fixing, look, run, mixed(found))
+    return undecided(known, claim, fixing, look, found, run)
 
 
 def holds(decisions: Sequence[Decision]) -> str:
@@ -220,6 +215,21 @@ def mixed(found: Mapping[Cell, Found]) -> str:
     return "".join(f"; {text}" for text in told)
 
 
+def failed(found: Mapping[Cell, Found], shared: Shared) -> str:
+    """Of which cells attempts failed, and how; two metrics of one trial are told once."""
+    told = dict[str, None]()
+    for cell, one in found.items():
+        ends = Counter(row["status"] for row in one.rows if row is not None)
+        how = {status: k for status, k in ends.items() if status in FAILURES}
+        if how:
+            counted = "" if any("declares no worst" in why for why in one.lacks.values()) else ", counted as the worst"
+            kinds = ", ".join(how) if len(how) == 1 else ", ".join(f"{k} {status}" for status, k in sorted(how.items()))
+            of = f"{cell.method} on {cell.task}{bracket(cell.given, shared)}"
+            told[f"{sum(how.values())} of {ends.total()} attempts of {of} failed ({kinds}){counted}"] = None
+    more = [f"attempts of {len(told) - MOST_NAMED} further cells failed"] if len(told) > MOST_NAMED else []
+    return "".join(f"; {text}" for text in [*list(told)[:MOST_NAMED], *more])
+
+
 def unfinished(known: Verdict, found: Mapping[Cell, Found], run: str) -> Verdict:
     reasons = {why for one in found.values() for why in one.lacks.values()}
     lacking = sum(len(one.lacks) for one in found.values())
@@ -231,9 +241,14 @@ def unfinished(known: Verdict, found: Mapping[Cell, Found], run: str) -> Verdict
     return replace(known, reason=f"{lacking} of {total} numbers are missing", command=f"{run}{force}{retry}")
 
 
-def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, run: str, note: str) -> Verdict:
+def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Mapping[Cell, Found], run: str) -> Verdict:
     """All is there, and the intervals leave it open: an answer where the power for the claim's effect is large enough."""
+    note = mixed(found)
     open_ = [d for d in known.decisions if d.word == "inconclusive"]
+    if holes := list(dict.fromkeys(d.lacks for d in open_ if d.lacks)):
+        more = f" (and {len(holes) - 1} more conditions lack something)" if len(holes) > 1 else ""
+        again = any(row and row["status"] in FAILURES for one in found.values() for row in one.rows)
+        return replace(known, reason=f"{holes[0]}{more}{note}", command=f"{run} --retry-failed" if again else "")
     powers = [d.power for d in open_]
     power = min((p for p in powers if p is not None), default=None) if None not in powers else None
     needed = [d.seeds_needed for d in open_]
@@ -252,8 +267,8 @@ def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, run: str
     more = f"; a claim of {seeds} seeds would have 80 %" if seeds else ""
     if claim.effect is None:
         finest = max((d.detectable for d in open_ if d.detectable is not None), default=None)
-        found = f"; {look.n} seeds find {finest:.2g} with 80 %" if finest is not None else ""
-        why = f"open, and it names no effect{found}{more and more + ' for what was seen'}{note}"
+        finds = f"; {look.n} seeds find {finest:.2g} with 80 %" if finest is not None else ""
+        why = f"open, and it names no effect{finds}{more and more + ' for what was seen'}{note}"
     elif power is None:
         why = f"open; no power is computed for this kind of number{note}"
     else:

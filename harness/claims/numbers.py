@@ -123,6 +123,17 @@ def within(low: float, high: float) -> str:
     return f"<= {high:g}" if math.isinf(low) else f"from {low:g} to {high:g}"
 
 
+def ranges(seeds: Sequence[int]) -> str:
+    """0-3, 7."""
+    parts: list[list[int]] = []
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
+
+
 def shared_given(rule: object) -> Shared:
     """What every cell of a rule is given, if there are several: it tells none of them apart."""
     found = list(dict.fromkeys(cells(rule)))

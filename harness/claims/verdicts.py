@@ -19,7 +19,8 @@ class Decision:
     seeds_needed: for a power of 80 %, for the claim's effect, or where it states none for the difference that was seen.
     detectable: the difference that is found with a power of 80 %. refuting_confidence: of the interval that has to lie beyond
     the range to refute; wider than the one shown where one condition of several refutes all. every: each single value has to
-    lie in the range; the interval is then that of the values.
+    lie in the range; the interval is then that of the values. lacks: why it is open though every attempt is there: cells that
+    failed at every seed, seeds at which all that it compares failed or that give no number.
     """
 
     what: str
@@ -41,6 +42,7 @@ class Decision:
     detectable: float | None = None
     refuting_confidence: float = 0.95
     every: bool = False
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
