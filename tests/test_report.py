@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from harness.cli.main import cli
 from harness.errors import HarnessError, MissingError
 from harness.registry import Registry
 from harness.report import charts, drawing, make_report
-from harness.report.blocks import Page
+from harness.report.blocks import Cell, Page
 from harness.report.collecting import collect
-from harness.report.pages import compare, make_pages
+from harness.report.pages import compare, make_pages, methods, overview
+from harness.report.pages.claims import estimate_cell, levels_of, word_of
+from harness.report.pages.kernels import roofs_of
+from harness.report.pages.leaderboard import standing_cell
 from tests.registry_samples import make_attempt
 from tests.report_samples import (
     HOSTILE,
@@ -29,6 +33,7 @@ from tests.report_samples import (
     hostile,
     hostile_verdict,
     kernels,
+    quality,
     registry_of,
     verdict,
 )
@@ -211,7 +216,7 @@ def test_nothing_that_a_stranger_wrote_becomes_an_element_or_an_attribute_of_its
         charts.strips({"a": [(1.0, "tip"), (2.0, "tip")]}, "accuracy"),
         charts.cost_scatter([charts.Dot("a", 1.0, 0.5, 1.5, "method", "tip", y=1.0, text="a")], "seconds", "accuracy"),
         charts.curves({"a": [(1.0, 1.0, 0.9, 1.1), (10.0, 2.0, 1.9, 2.1)]}, "samples", "accuracy", log=True, log_y=True),
-        charts.roofline([charts.Dot("a", 1.0, 0, 0, "ours", "tip", y=1e9, text="hot")], 1e10, 5e10, "cold"),
+        charts.roofline([charts.Dot("1M", 1.0, 0, 0, "ours", "tip", y=1e9, text="hot")], {"1M": (1e10, 5e10)}, "cold"),
         charts.history([("monday", 1.0), ("tuesday", 1.2)], "s", 1, (1.0, 1.2)),
     ],
     ids=["forest", "strips", "cost", "curves", "roofline", "history"],
@@ -238,7 +243,7 @@ def test_a_chart_of_what_diverged_is_drawn_without_it(value):
         charts.strips({"a": [(value, "t")]}, "x"),
         charts.cost_scatter(dots, "x", "y"),
         charts.curves({"a": [(value, value, value, value)]}, "x", "y", log=True, log_y=True),
-        charts.roofline(dots, 1e10, 5e10, "cold"),
+        charts.roofline(dots, {"a": (1e10, 5e10)}, "cold"),
         charts.history([("n", value), ("m", 1.0)], "s", 0, (value, 1.0)),
     ):
         assert drawing.draw(spec, "c", "t", "s").startswith("<svg")
@@ -316,3 +321,110 @@ def test_the_command_writes_the_pages_and_says_where(tmp_path):
     assert ended.exit_code == 0, ended.output
     assert "index.html" in ended.stdout
     assert Path(tmp_path / "r" / "index.html").is_file()
+
+
+def cell_of(page: Page, table: str, row: int, column: str) -> Cell:
+    found = next(t for s in page.sections for t in s.tables if t.name.startswith(table))
+    return found.rows[row].cells[[c.name for c in found.columns].index(column)]
+
+
+def test_a_method_is_better_only_where_the_ranks_do_not_overlap(tmp_path):
+    """The best was chosen after looking: an interval of one pair would say `better` where the leaderboard says tied."""
+    roles = {"relu": "baseline", "b": "method", "c": "method"}
+    noisy = [
+        quality(10 * at + s, m, s, 0.9 + 0.02 * at * (s + 1) / 4, role=roles[m]) for at, m in enumerate(roles) for s in range(2)
+    ]
+    tied = collect(registry_of(tmp_path / "registry", noisy))
+    first = next(iter(methods.make_pages(tied)))
+
+    row, other = tied.boards[0].rows[:2]
+    words = [
+        standing_cell(replace(row, rank=a), replace(other, rank=b)).text
+        for a, b in (((1, 2), (3, 3)), ((4, 5), (1, 3)), ((1, 2), (2, 3)))
+    ]
+
+    assert words == ["better", "worse", "tied"]
+    assert cell_of(overview.make_page(tied), "best", 0, "best is").text == "tied"
+    assert all(cell_of(first, "methods", at, "first on").text == "" for at in range(3))
+
+
+def test_a_failed_seed_is_shown_and_paired_with_what_it_counts_as(registry):
+    found = collect(registry)
+    page = next(p for p in methods.make_pages(found) if p.title == "worse")
+    rows = {row.method: row for row in found.boards[0].rows}
+    pair = compare.paired(rows["worse"], rows["relu"])
+
+    assert cell_of(page, "seeds-", 3, "worse").text == "oom, counts as 0"
+    assert cell_of(page, "seeds-", 3, "difference").value == pytest.approx(-cell_of(page, "seeds-", 3, "relu").value)
+    assert pair is not None
+    assert (pair.n, pair.mean) == (4, pytest.approx(rows["worse"].difference.mean))
+
+
+def test_seeds_of_two_root_seeds_stand_apart(tmp_path):
+    """One seed number of two roots is two seeds: else the one would cover the other."""
+    roles = {"relu": "baseline", "b": "method"}
+    twice = [
+        quality(100 * root + 10 * at + s, m, s, 0.9 + 0.01 * root, role=roles[m], root_seed=root)
+        for root in (1, 2)
+        for at, m in enumerate(roles)
+        for s in range(2)
+    ]
+    page = next(p for p in methods.make_pages(collect(registry_of(tmp_path / "registry", twice))) if p.title == "b")
+    seeds = [cell_of(page, "seeds-", at, "seed").text for at in range(4)]
+
+    assert seeds == ["0, root seed 1", "1, root seed 1", "0, root seed 2", "1, root seed 2"]
+
+
+def test_places_that_say_different_things_of_a_claim_disagree(registry):
+    """The favourable word of two would hide the other machine."""
+    claim, one = PAPER.claims[0], verdict()
+
+    assert word_of(claim, [one, replace(one, word="refuted", machine="other")]) == "disagrees"
+    assert word_of(claim, [one, replace(one, machine="other")]) == "supported"
+    assert word_of(claim, [one, replace(one, word="inconclusive", n=0)]) == "supported"
+
+
+def test_a_decision_says_at_which_level_its_interval_is_and_what_would_refute():
+    decision = verdict().decisions[0]
+    every = replace(decision, every=True, confidence=1.0, refuting_confidence=1.0)
+
+    assert levels_of(decision) == "95 %"
+    assert levels_of(replace(decision, refuting_confidence=0.975)) == "95 %; to refute 97.5 %"
+    assert estimate_cell(every).text == "0.05, least to greatest 0.03 to 0.07"
+
+
+def test_a_failure_that_was_mended_is_none_and_what_was_interrupted_is_none(tmp_path):
+    failed = {"status": "failed", "error": "ValueError: no"}
+    attempts = [
+        quality(1, "a", 0, 0.9, **failed),
+        quality(2, "a", 0, 0.9, code_digest="mended"),
+        quality(3, "b", 0, 0.9, status="interrupted"),
+        quality(4, "c", 0, 0.9, **failed),
+        quality(5, "c", 0, 0.9, status="interrupted"),
+    ]
+    found = collect(registry_of(tmp_path / "registry", attempts))
+
+    assert [a["method"] for a in found.failed] == ["paper-harness/c"]
+
+
+def test_the_parts_of_a_forest_share_one_scale_and_a_word_has_one_colour():
+    """A shaded range on a scale of its own contradicts the dots; a one-sided one runs to the edge of what is shown."""
+    dot = charts.Dot("a", 0.5, 0.4, 0.6, "refuted", "tip")
+    spec = charts.forest([dot], "accuracy", [(0.55, float("inf"))], at=0.45)
+    scales = [layer["encoding"]["x"]["scale"] for layer in spec["layer"]]
+    other = charts.forest([replace(dot, group="supported"), dot], "accuracy")
+    colours = [dict(zip(*s["layer"][-1]["encoding"]["color"]["scale"].values(), strict=True)) for s in (spec, other)]
+
+    assert all(scale == scales[0] and scale["zero"] is False for scale in scales)
+    assert spec["layer"][0]["data"]["values"] == [{"x": 0.55, "x2": scales[0]["domain"][1]}]
+    assert colours[0]["refuted"] == colours[1]["refuted"] != colours[1]["supported"]
+
+
+def test_a_reading_lies_under_the_roof_of_its_own_size():
+    """What fits into a cache is copied faster: under one roof for all sizes a kernel in memory looks slow."""
+    found = roofs_of(
+        {"10k": (5e10, 9e10), "1M": (7.8e10, 9e10), "1M strided": (7.9e10, 9e10), "16Mi": (2e10, 9e10), "1": (1e7, 9e10)}
+    )
+
+    assert [sorted(cases) for cases, _, _ in found.values()] == [["16Mi"], ["10k"], ["1M", "1M strided"]]
+    assert list(found) == ["16Mi: 20 GB/s", "10k: 50 GB/s", "1M: 78.5 GB/s"]

@@ -61,6 +61,22 @@ def shapes(groups: Sequence[str]) -> Spec:
     }
 
 
+# The place of a verdict's word among colours and shapes: the same in every forest, whichever words are there.
+VERDICTS = {
+    "supported": 2, "better": 2, "faster": 2, "refuted": 1, "worse": 1, "slower": 1, "inconclusive": 4, "ambiguous": 4,
+    "tied": 4, "same": 0, "one seed": 6, "not testable here": 6,
+}  # fmt: skip
+
+
+def verdict_scales(words: Sequence[str]) -> tuple[Spec, Spec]:
+    """Colour and shape, fixed for each word."""
+    places = [VERDICTS.get(word, 5) for word in words]
+    colour, shape = palette(words), shapes(words)
+    colour["scale"]["range"] = [COLOURS[at] for at in places]
+    shape["scale"]["range"] = [SHAPES[at] for at in places]
+    return colour, shape
+
+
 TIP: Spec = {"field": "tip", "type": "nominal"}
 
 
@@ -83,10 +99,8 @@ def forest(
     limits = [(low, high) for low, high in ranges]
     ends = [v for d in rows for v in (d.low, d.high)] + [v for pair in limits for v in pair if drawable(v)]
     ends += [at] if at is not None and drawable(at) else []
-    domain = padded(ends)
-    scale: Spec = {"domain": domain, "nice": False}
-    if log:
-        scale |= {"type": "log", "domain": [min(ends) / 1.15, max(ends) * 1.15]}
+    domain = [min(ends) / 1.15, max(ends) * 1.15] if log and ends else padded(ends)
+    scale: Spec = {"domain": domain, "nice": False, **({"type": "log"} if log else {"zero": False})}
     x = {"field": "x", "type": "quantitative", "title": axis, "scale": scale, "axis": {"tickCount": 6}}
     layers: list[Spec] = []
     for low, high in limits:
@@ -95,7 +109,7 @@ def forest(
             {
                 "data": {"values": [{"x": left, "x2": right}]},
                 "mark": {"type": "rect", "color": BAND, "aria": False},
-                "encoding": {"x": {"field": "x", "type": "quantitative"}, "x2": {"field": "x2"}},
+                "encoding": {"x": x, "x2": {"field": "x2"}},
             }
         )
     if at is not None:
@@ -103,10 +117,10 @@ def forest(
             {
                 "data": {"values": [{"x": at}]},
                 "mark": {"type": "rule", "color": QUIET, "strokeDash": [4, 3], "aria": False},
-                "encoding": {"x": {"field": "x", "type": "quantitative"}},
+                "encoding": {"x": x},
             }
         )
-    colour = palette(groups)
+    colour, shape = verdict_scales(groups)
     layers += [
         {
             "mark": {"type": "rule", "strokeWidth": 2, "aria": False},
@@ -114,7 +128,7 @@ def forest(
         },
         {
             "mark": {"type": "point", "filled": True, "size": 70},
-            "encoding": {"y": y, "x": x, "color": colour, "shape": shapes(groups), "description": TIP},
+            "encoding": {"y": y, "x": x, "color": colour, "shape": shape, "description": TIP},
         },
     ]
     return {"data": {"values": values}, "layer": layers, "width": WIDE, "height": max(40, 24 * len(rows))}
@@ -292,16 +306,34 @@ def curves(
     return {"data": {"values": rows}, "width": WIDE - 70, "height": HIGH, "layer": layers}
 
 
-def roofline(points: Sequence[Dot], copy_rate: float, matmul_rate: float, hollow: str) -> Spec:
-    """FLOP/s over FLOP per byte, both on log axes, under the measured roof. Dots of the group `hollow` are not filled."""
-    shown = [d for d in points if d.x > 0 and d.y > 0 and drawable(d.x, d.y)]
-    rows = [{"x": d.x, "y": d.y, "group": short_label(d.group, 1), "tip": short_label(d.tip, 1), "kind": d.text} for d in shown]
-    ridge = matmul_rate / copy_rate
-    left = min([d.x for d in shown] + [ridge]) / 4
-    right = max([d.x for d in shown] + [ridge]) * 4
-    roof = [{"x": left, "y": left * copy_rate}, {"x": ridge, "y": matmul_rate}, {"x": right, "y": matmul_rate}]
-    groups = list(dict.fromkeys(short_label(d.group, 1) for d in shown))
-    low = min([d.y for d in shown] + [left * copy_rate]) / 2
+def roofline(points: Sequence[Dot], roofs: Mapping[str, tuple[float, float]], hollow: str) -> Spec:
+    """FLOP/s over FLOP per byte, both on log axes. roofs: label -> (bytes/s, FLOP/s), one for each size of case.
+
+    A dot has the colour of its own roof, which its label names, and the shape of its group; those whose text is `hollow` are
+    not filled.
+    """
+    shown = [d for d in points if d.x > 0 and d.y > 0 and drawable(d.x, d.y) and d.label in roofs]
+    names = {label: short_label(label, 1) for label in roofs}
+    rows = [
+        {
+            "x": d.x,
+            "y": d.y,
+            "group": short_label(d.group, 1),
+            "roof": names[d.label],
+            "tip": short_label(d.tip, 1),
+            "kind": d.text,
+        }
+        for d in shown
+    ]
+    ridges = [matmul / copy for copy, matmul in roofs.values()]
+    left, right = min([d.x for d in shown] + ridges) / 4, max([d.x for d in shown] + ridges) * 4
+    lines = [
+        {"x": x, "y": y, "roof": names[label]}
+        for label, (copy, matmul) in roofs.items()
+        for x, y in ((left, left * copy), (matmul / copy, matmul), (right, matmul))
+    ]
+    low = min([d.y for d in shown] + [left * copy for copy, _ in roofs.values()]) / 2
+    high = 2 * max(matmul for _, matmul in roofs.values())
     x = {
         "field": "x",
         "type": "quantitative",
@@ -313,18 +345,26 @@ def roofline(points: Sequence[Dot], copy_rate: float, matmul_rate: float, hollow
         "field": "y",
         "type": "quantitative",
         "title": "FLOP/s",
-        "scale": {"type": "log", "domain": [low, 2 * matmul_rate], "nice": False},
+        "scale": {"type": "log", "domain": [low, high], "nice": False},
         "axis": {"tickCount": 5, "format": "~s"},
     }
-    encoding = {"x": x, "y": y, "color": palette(groups), "shape": shapes(groups), "description": TIP}
+    legend = {"title": "roof of size", "orient": "top", "labelLimit": 300}
+    colour = {**palette(list(names.values())), "field": "roof", "legend": legend}
+    encoding = {
+        "x": x,
+        "y": y,
+        "color": colour,
+        "shape": shapes(list(dict.fromkeys(short_label(d.group, 1) for d in shown))),
+        "description": TIP,
+    }
     return {
         "width": WIDE,
         "height": HIGH + 20,
         "layer": [
             {
-                "data": {"values": roof},
-                "mark": {"type": "line", "color": INK, "strokeWidth": 2, "aria": False},
-                "encoding": {"x": x, "y": y},
+                "data": {"values": lines},
+                "mark": {"type": "line", "strokeWidth": 2, "aria": False},
+                "encoding": {"x": x, "y": y, "color": colour},
             },
             {
                 "data": {"values": [r for r in rows if r["kind"] != hollow]},

@@ -6,7 +6,7 @@ Nothing depends on the time, on where the registry lies, or on the order of its 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ SHOWN = (
     "dtype",
     "threads",
     "seed",
+    "root_seed",
     "torch_version",
     "status",
     "error",
@@ -87,15 +88,25 @@ SELECT suite, machine, kind, count(*) AS n, count(*) FILTER (status = 'ok') AS o
        count(DISTINCT invocation) AS invocations, min(started_at) AS first, max(started_at) AS last, sum(wall_s) AS wall_s
 FROM attempts WHERE annotation IS DISTINCT FROM 'invalid' GROUP BY suite, machine, kind ORDER BY ALL
 """
-# The last word on each trial: what has failed since is still wrong, what was mended is not.
-FAILED = """
+# The last word on each series: what has failed since is still wrong, what was mended is not; what was interrupted says nothing.
+FAILED = f"""
 SELECT attempt_id, suite, machine, kind, method, task, task_params, device, seed, status, error, limit_fired, paper, annotation,
        annotation_reason
-FROM (SELECT *, row_number() OVER (PARTITION BY trial_id, machine ORDER BY attempt_id DESC) AS age
-      FROM attempts WHERE annotation IS DISTINCT FROM 'invalid')
-WHERE age = 1 AND status NOT IN ('ok', 'unsupported') ORDER BY attempt_id
+FROM v_latest WHERE status IN {FAILURES!r} ORDER BY attempt_id
 """
-UNSUPPORTED = FAILED.replace("NOT IN ('ok', 'unsupported')", "= 'unsupported'")
+# `v_latest` leaves out what is unsupported: here where it is the last word on its series.
+UNSUPPORTED = """
+SELECT attempt_id, suite, machine, kind, method, task, task_params, device, seed, status, error, limit_fired, paper, annotation,
+       annotation_reason
+FROM (SELECT *, row_number() OVER (PARTITION BY series_key, machine ORDER BY started_at DESC NULLS LAST, attempt_id DESC) AS age
+      FROM attempts WHERE status <> 'interrupted' AND annotation IS DISTINCT FROM 'invalid')
+WHERE age = 1 AND status = 'unsupported' ORDER BY attempt_id
+"""
+DECLARED = """
+SELECT attempt_id, e.quantity, e.worst FROM (
+    SELECT attempt_id, unnest(declared) AS e FROM attempts WHERE kind = 'quality' AND attempt_id IN (SELECT unnest($ids)))
+WHERE e.worst IS NOT NULL ORDER BY ALL
+"""
 SPENT = "SELECT attempt_id, clock, amount FROM spent WHERE attempt_id IN (SELECT unnest($ids)) ORDER BY ALL"
 KERNEL_IDS = """
 SELECT attempt_id, task, task_params, method, device, dtype, threads, torch_version, machine FROM v_latest
@@ -106,7 +117,8 @@ SELECT attempt_id, part AS region, value FROM measurements
 WHERE kind = 'kernel' AND quantity = 'time' AND attempt_id IN (SELECT unnest($ids)) ORDER BY ALL
 """
 ROOFS = """
-SELECT kernel, device, dtype, threads, torch_version, machine, max(copy_rate) AS copy_rate, max(matmul_rate) AS matmul_rate
+SELECT kernel, "case", device, dtype, threads, torch_version, machine,
+       median(copy_rate) AS copy_rate, median(matmul_rate) AS matmul_rate
 FROM v_kernels WHERE copy_rate > 0 AND matmul_rate > 0 GROUP BY ALL ORDER BY ALL
 """
 NEWEST = """
@@ -149,9 +161,10 @@ class Machine:
 class Collected:
     """All that the pages show. attempts, values, spent, kernel_times: by attempt id, of what boards rest on.
 
-    curves: by (board's number, row's number in it, quantity, clock). kernel_ids: attempts by (kernel board's number, case,
-    implementation). roofs: by kernel board, bytes/s and FLOP/s, the most that was measured beside it. papers: those that
-    plugins declare, by name. method_kinds: what they declare of methods, by reference.
+    worst: by board's number, what a failure counts as. curves: by (board's number, row's number in it, quantity, clock).
+    kernel_ids: attempts by (kernel board's number, case, implementation). roofs: by kernel board and case, the bytes/s and
+    FLOP/s that were measured beside it. papers: those that plugins declare, by name. method_kinds: what they declare of
+    methods, by reference.
     """
 
     boards: tuple[Board, ...]
@@ -160,11 +173,12 @@ class Collected:
     machines: tuple[Machine, ...]
     attempts: Mapping[str, Attempt]
     values: Mapping[str, Mapping[str, float]]
+    worst: tuple[float | None, ...]
     spent: Mapping[str, Mapping[str, float]]
     curves: Mapping[tuple[int, int, str, str], tuple[CurvePoint, ...]]
     kernel_ids: Mapping[tuple[int, str, str], tuple[str, ...]]
     kernel_times: Mapping[str, Mapping[str, float]]
-    roofs: Mapping[int, tuple[float, float]]
+    roofs: Mapping[int, Mapping[str, tuple[float, float]]]
     counts: tuple[Mapping[str, Any], ...]
     failed: tuple[Attempt, ...]
     unsupported: tuple[Attempt, ...]
@@ -210,6 +224,7 @@ def collect(
         machines=tuple(read_machine(registry, name, facts, attempts) for name in names),
         attempts=attempts,
         values=nested(registry.query(VALUES, {"ids": ids}).to_pylist()),
+        worst=worst_of(boards, nested(registry.query(DECLARED, {"ids": ids}).to_pylist())),
         spent=nested(registry.query(SPENT, {"ids": ids}).to_pylist()),
         curves=read_curves(registry, boards),
         kernel_ids=by_kernel,
@@ -266,6 +281,16 @@ def nested(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         id, name, value = row.values()
         found.setdefault(id, {})[name] = value
     return found
+
+
+def worst_of(boards: Iterable[Board], declared: Mapping[str, Mapping[str, float]]) -> tuple[float | None, ...]:
+    """What a failure counts as on each board: the last attempt's word, as the boards have it."""
+    found = []
+    for board in boards:
+        name = board.metric.name
+        ids = [id for row in board.rows for id in row.attempts if name in declared.get(id, {})]
+        found.append(declared[max(ids)][name] if ids else None)
+    return tuple(found)
 
 
 def read_machine(registry: Registry, name: str, facts: Sequence[Mapping[str, Any]], attempts: Mapping[str, Attempt]) -> Machine:
@@ -325,14 +350,15 @@ def places_of(boards: Sequence[KernelBoard]) -> dict[tuple[Any, ...], int]:
     return {(board.kernel, *(board.shared[n] for n in KERNEL_SHARED)): i for i, board in enumerate(boards)}
 
 
-def read_roofs(registry: Registry, boards: Sequence[KernelBoard]) -> dict[int, tuple[float, float]]:
+def read_roofs(registry: Registry, boards: Sequence[KernelBoard]) -> dict[int, dict[str, tuple[float, float]]]:
+    """By case: what fits into a cache is copied several times as fast as what does not."""
+    from harness.kernelboard import label_of
+
     places = places_of(boards)
-    rows = registry.query(ROOFS).to_pylist() if boards else []
-    keyed = ((places.get((row["kernel"], *(row[n] for n in KERNEL_SHARED))), row) for row in rows)
-    return {number: (row["copy_rate"], row["matmul_rate"]) for number, row in keyed if number is not None}
-
-
-def pairs_of(found: Collected, ids: Collection[str], quantity: str) -> dict[str, float]:
-    """pair key -> the number that an ok attempt gave."""
-    known = ((found.attempts.get(id), found.values.get(id, {}).get(quantity)) for id in ids)
-    return {a["pair_key"]: value for a, value in known if a and a["status"] == "ok" and value is not None}
+    found: dict[int, dict[str, tuple[float, float]]] = {}
+    for row in registry.query(ROOFS).to_pylist() if boards else []:
+        number = places.get((row["kernel"], *(row[n] for n in KERNEL_SHARED)))
+        if number is not None:
+            case = label_of({"case": row["case"]}, boards[number].case)
+            found.setdefault(number, {})[case] = (row["copy_rate"], row["matmul_rate"])
+    return found

@@ -14,7 +14,8 @@ from harness.report.words import command, number, plural, sentence, share, signe
 from harness.showing import one_line
 from harness.specs import Claim, Paper
 
-WORDS = ("supported", "refuted", "inconclusive", "not testable here")
+DISAGREES = "disagrees"  # between protocols, machines or environments
+WORDS = ("supported", "refuted", "inconclusive", DISAGREES, "not testable here")
 NOT_RUN = "not run"
 
 
@@ -55,11 +56,15 @@ def verdicts_of(found: Collected, name: str) -> list[Verdict]:
 
 
 def word_of(claim: Claim, verdicts: Sequence[Verdict]) -> str:
-    """The one word of a claim: of several places the first that decides, else what is open; NOT_RUN where nothing ran."""
+    """The one word of a claim, of all places in which it was looked at; DISAGREES where these say different things, and
+    NOT_RUN where nothing ran."""
     words = {NOT_RUN if v.word == "inconclusive" and not v.n else v.word for v in verdicts}
     if not words:
         return "not testable here" if claim.rule is None else NOT_RUN
-    return next(word for word in (*WORDS[:3], NOT_RUN, WORDS[3]) if word in words)
+    looked_at = words & set(WORDS[:3])
+    if len(looked_at) > 1:
+        return DISAGREES
+    return next(iter(looked_at), NOT_RUN if NOT_RUN in words else "not testable here")
 
 
 def paper_section(found: Collected, paper: Paper) -> Section:
@@ -73,6 +78,10 @@ def paper_section(found: Collected, paper: Paper) -> Section:
     )
 
 
+WIDER = (
+    "To refute, an interval at the second level has to lie outside the range: one condition of several refutes all. The "
+    "interval shown is at the first."
+)
 NUMBERS = (
     Column("estimate", "right", "with its interval; of the decision that made the verdict"),
     Column("has to be", "right"),
@@ -174,13 +183,24 @@ def deciding(verdict: Verdict) -> Decision | None:
 
 
 def estimate_cell(decision: Decision) -> Cell:
-    """Not ±: a share's interval lies unevenly about it."""
+    """Not ±: a share's interval lies unevenly about it. Of an `every` decision there is no interval: what was seen."""
     if decision.estimate is None:
         return Cell("", None)
     text = f"{decision.estimate:.3g}"
     if decision.interval_low is not None and decision.interval_high is not None:
-        text += f" [{decision.interval_low:.3g}, {decision.interval_high:.3g}]"
-    return Cell(f"{text} {unit_of(decision)}".strip(), decision.estimate, title=one_line(decision.what))
+        ends = f"{decision.interval_low:.3g}", f"{decision.interval_high:.3g}"
+        text += f", least to greatest {ends[0]} to {ends[1]}" if decision.every else f" [{', '.join(ends)}]"
+    return Cell(
+        f"{text} {unit_of(decision)}".strip(), decision.estimate, title=f"{one_line(decision.what)}; {levels_of(decision)}"
+    )
+
+
+def levels_of(decision: Decision) -> str:
+    """Of the interval that is shown, and of the wider one that refutes where it is another."""
+    if decision.every:
+        return "each value by itself"
+    wider = f"; to refute {100 * decision.refuting_confidence:.4g} %"
+    return f"{100 * decision.confidence:.4g} %" + (wider if decision.refuting_confidence > decision.confidence else "")
 
 
 def unit_of(decision: Decision) -> str:
@@ -228,7 +248,7 @@ def decisions_table(name: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:
                     estimate_cell(d),
                     Cell(limits_of(d)),
                     Cell(str(d.n), d.n),
-                    Cell(f"{100 * d.confidence:g} %"),
+                    Cell(levels_of(d)),
                     number(d.p),
                     number(d.effect_size),
                     share(d.power),
@@ -244,12 +264,17 @@ def decisions_table(name: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:
                 Column("estimate", "right"),
                 Column("has to be", "right"),
                 Column("n", "right"),
-                Column("confidence", "right"),
+                Column("confidence", "right", "of the interval shown; where refuting takes a wider one, its level too"),
                 Column("p, sign flips", "right"),
                 Column("effect size", "right"),
                 Column("power", "right"),
                 Column("seeds for 80 % power", "right"),
             )
+            wider = any(not d.every and d.refuting_confidence > d.confidence for d in verdict.decisions)
             yield Table(
-                f"decisions-{linking.claim_anchor(name)}-{at}", columns, tuple(rows), f"{one_line(name)}: {verdict.word}"
+                f"decisions-{linking.claim_anchor(name)}-{at}",
+                columns,
+                tuple(rows),
+                f"{one_line(name)}: {verdict.word}",
+                (WIDER,) if wider else (),
             )

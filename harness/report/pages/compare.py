@@ -12,8 +12,8 @@ from harness.leaderboard import Board, Row
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Figure, Page, Section, Table
 from harness.report.blocks import Row as Line
-from harness.report.collecting import Collected, pairs_of
-from harness.report.pages.leaderboard import best_rows, board_tags, verdict_cell
+from harness.report.collecting import Collected
+from harness.report.pages.leaderboard import TIED, best_rows, board_tags, standing_cell
 from harness.report.words import ARROWS, command, interval, number, plural, seconds, settings, short, signed_word, task_label
 from harness.showing import one_line
 from harness.stats import Interval, paired_interval
@@ -44,22 +44,22 @@ def best_pairs(found: Collected) -> Iterator[Pair]:
         rows = best_rows(board)[:2]
         if len(rows) == 2:
             a, b = rows
-            yield board, a, b, paired(found, board, a, b)
+            yield board, a, b, paired(a, b)
 
 
-def paired(found: Collected, board: Board, a: Row, b: Row) -> Interval | None:
-    left, right = (pairs_of(found, row.attempts, board.metric.name) for row in (a, b))
-    both = sorted(left.keys() & right.keys())
-    return paired_interval([left[k] for k in both], [right[k] for k in both]) if both else None
+def paired(a: Row, b: Row) -> Interval | None:
+    """Over the scores of the board: a failed attempt counts as the declared worst there, and here."""
+    both = [(x, y) for x, y in zip(a.scores, b.scores, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    return paired_interval([x for x, _ in both], [y for _, y in both]) if both else None
 
 
 def best_lead(pairs: list[Pair]) -> str:
     if not pairs:
         return "Nothing to compare yet: a board needs two methods; `harness run vision` makes some."
-    chance = sum(1 for board, _, _, d in pairs if verdict_cell(d, board.metric.better).value == "open")
+    tied = sum(1 for _, a, b, _ in pairs if standing_cell(a, b).value == "tied")
     return (
-        f"The best two of each of {plural(len(pairs), 'board')}: on {chance} of them the difference could be chance (its 95 % "
-        "interval holds zero). They were chosen after looking, so a gap that is just clear is no proof; "
+        f"The best two of each of {plural(len(pairs), 'board')}: on {tied} of them they are tied. They were chosen after "
+        "looking, so the ranks decide, adjusted for all pairs of the board (Holm), not the interval of the difference; "
         "`harness report --compare A B` compares two of your choice: methods, commits, dates, machines."
     )
 
@@ -91,7 +91,7 @@ def methods_table(pairs: list[Pair]) -> Table:
     for board, a, b, difference in pairs:
         hrefs = [linking.attempts_href(board, row.method) for row in (a, b)]
         ratio = a.solve_s / b.solve_s if a.solve_s and b.solve_s else None
-        verdict = verdict_cell(difference, board.metric.better)
+        verdict = standing_cell(a, b)
         cells = (
             Cell(task_label(board), href=linking.board_href(board), title=settings(board)),
             Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
@@ -122,6 +122,7 @@ def methods_table(pairs: list[Pair]) -> Table:
         columns,
         tuple(rows),
         "Boards that have both",
+        (TIED,),
         sql=sql,
         command=again,
         figures=tuple(forests(dots, "A − B")),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from statistics import median
 
 from harness.kernelboard import Figure as Reading
 from harness.kernelboard import KernelBoard, KernelRow, payoffs
@@ -27,6 +28,8 @@ from harness.report.words import (
 from harness.showing import one_line
 
 COLD = "_cold"
+LEAST_ELEMENTS = 10_000  # of a smaller case the call is measured, not the work
+ALIKE = 1.25  # times: copies that ran as nearly as this share a roof
 
 
 def make_page(found: Collected) -> Page:
@@ -195,38 +198,43 @@ def elements_of(case: str) -> float:
 
 
 def roofline_figure(found: Collected, at: int, board: KernelBoard, name: str) -> Figure | None:
-    """Under the ceilings that were measured beside the kernel."""
-    roof = found.roofs.get(at)
-    if roof is None:
-        return None
-    copy_rate, matmul_rate = roof
+    """Each reading under the ceilings that were measured beside its own size."""
+    roofs = roofs_of(found.roofs.get(at, {}))
     dots = []
     for row in sorted(board.rows, key=lambda r: r.implementation):
+        roof = next((label for label, (cases, _, _) in roofs.items() if row.case in cases), None)
         for region, figure in row.figures.items():
-            if figure.flop_rate and figure.bytes_rate and region in board.regions and elements_of(row.case) >= 10_000:
+            if roof and figure.flop_rate and figure.bytes_rate and region in board.regions:
                 reached = in_units(figure.flop_rate, RATES, "FLOP/s")
-                tip = f"{one_line(row.implementation)}, {one_line(row.case)}, {region}: {reached}"
+                part = f", {share(figure.roofline_share).text} of its roof" if figure.roofline_share else ""
+                tip = f"{one_line(row.implementation)}, {one_line(row.case)}, {region}: {reached}{part}"
                 kind = "cold" if region.endswith(COLD) else "hot"
-                dots.append(
-                    charts.Dot(
-                        row.case,
-                        figure.flop_rate / figure.bytes_rate,
-                        0.0,
-                        0.0,
-                        row.implementation,
-                        tip,
-                        y=figure.flop_rate,
-                        text=kind,
-                    )
-                )
+                x = figure.flop_rate / figure.bytes_rate
+                dots.append(charts.Dot(roof, x, 0.0, 0.0, row.implementation, tip, y=figure.flop_rate, text=kind))
     if not dots:
         return None
     cold = any(d.text == "cold" for d in dots)
+    under = {label: (copy, matmul) for label, (_, copy, matmul) in roofs.items() if any(d.label == label for d in dots)}
     says = (
-        f"{len(dots)} readings of 10k elements and more under a roof of {in_units(copy_rate, RATES, 'B/s')} and "
-        f"{in_units(matmul_rate, RATES, 'FLOP/s')}, both measured on this machine; "
+        f"{len(dots)} readings of 10k elements and more, each in the colour of its own roof: {'; '.join(under)}, up to "
+        f"{in_units(max(m for _, m in under.values()), RATES, 'FLOP/s')}, all measured on this machine; "
         + ("hollow: with a cold cache." if cold else "all with a warm cache.")
     )
-    return Figure(
-        f"roof-{name}", f"{short(board.kernel)}: roofline", says, charts.roofline(dots, copy_rate, matmul_rate, "cold")
-    )
+    return Figure(f"roof-{name}", f"{short(board.kernel)}: roofline", says, charts.roofline(dots, under, "cold"))
+
+
+def roofs_of(ceilings: Mapping[str, tuple[float, float]]) -> dict[str, tuple[frozenset[str], float, float]]:
+    """label -> (cases, bytes/s, FLOP/s): sizes whose copies ran alike share a roof; small ones measure the call."""
+    ordered = sorted((copy, matmul, case) for case, (copy, matmul) in ceilings.items() if elements_of(case) >= LEAST_ELEMENTS)
+    alike: list[list[tuple[float, float, str]]] = []
+    for each in ordered:
+        if alike and each[0] < ALIKE * alike[-1][0][0]:
+            alike[-1].append(each)
+        else:
+            alike.append([each])
+    found = {}
+    for group in alike:
+        copy, matmul = median(c for c, _, _ in group), median(m for _, m, _ in group)
+        sizes = sorted({one_line(case).split(" ")[0] for _, _, case in group}, key=elements_of)
+        found[f"{', '.join(sizes)}: {in_units(copy, RATES, 'B/s')}"] = (frozenset(c for _, _, c in group), copy, matmul)
+    return found

@@ -36,6 +36,10 @@ from harness.stats import Interval
 ROLES = {"baseline": "baseline", "ablation": "ablation", "control": "control", "oracle": "oracle"}
 FURTHER = 3  # metrics beside the ranking one; the CSV of the attempts has all
 FEW = 5
+TIED = (
+    "`better` and `worse` are as the ranks have it, adjusted for all pairs of the board (Holm); `tied`: the ranks that "
+    "both can have overlap. The interval of a difference is of that one pair, unadjusted."
+)
 MOST_PROFILES = 6  # lines that can be told apart
 
 
@@ -313,12 +317,15 @@ def best_rows(board: Board) -> list[Row]:
     return [row for row in board.rows if row.ranked]
 
 
-def verdict_cell(found: Interval | None, better: str) -> Cell:
-    """better, worse or open, of a paired difference."""
-    if found is None or found.low is None or found.high is None:
+def standing_cell(row: Row, other: Row | None) -> Cell:
+    """better, worse or tied, as the ranks of the board have it: adjusted for all of its pairs, also for a best that was
+    chosen after looking."""
+    if other is None or other is row or row.rank is None or other.rank is None:
         return Cell("")
-    sign = 1 if better == "higher" else -1
-    above, below = found.low > 0, found.high < 0
-    if not above and not below:
-        return signed_word("open", "no difference shown")
-    return signed_word("better" if above == (sign > 0) else "worse")
+    if row.rank[1] < other.rank[0]:
+        return signed_word("better")
+    return signed_word("worse" if other.rank[1] < row.rank[0] else "tied")
+
+
+def baseline_of(board: Board) -> Row | None:
+    return next((row for row in board.rows if row.method == board.baseline), None)

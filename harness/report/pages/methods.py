@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.leaderboard import Board, Row
+from harness.records import FAILURES
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Fact, Figure, Page, Section, Span, Table
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Attempt, Collected, CurvePoint
 from harness.report.pages.claims import claims_table, decisions_table, full_name, verdicts_of
-from harness.report.pages.leaderboard import rank_cell, span_of, verdict_cell
+from harness.report.pages.leaderboard import TIED, baseline_of, rank_cell, span_of, standing_cell
 from harness.report.words import (
     ARROWS,
     anchor,
@@ -71,7 +73,7 @@ def index_page(found: Collected, uses: dict[str, list[tuple[int, int]]]) -> Page
         told = found.method_kinds.get(ref, {})
         paper = paper_of(found, ref, on)
         placed = [found.boards[i].rows[at] for i, at in on]
-        first = sum(1 for i, at in on if found.boards[i].rows[at].ranked and at == 0)
+        first = sum(1 for i, at in on if found.boards[i].rows[at].rank == (1, 1))
         failed = sum(r.n_failed for r in placed)
         rows.append(
             Line(
@@ -93,7 +95,7 @@ def index_page(found: Collected, uses: dict[str, list[tuple[int, int]]]) -> Page
         Column("paper"),
         Column("what it is"),
         Column("boards", "right"),
-        Column("first on", "right"),
+        Column("first on", "right", "boards on which no other can have rank 1"),
         Column("ok/failed", "right"),
     )
     table = Table(
@@ -197,7 +199,7 @@ def results_table(found: Collected, on: Sequence[tuple[int, int]]) -> Table:
         board = found.boards[i]
         row = board.rows[at]
         href = linking.attempts_href(board, row.method)
-        base = next((r for r in board.rows if r.method == board.baseline), None)
+        base = baseline_of(board)
         ratio = row.solve_s / base.solve_s if base and base is not row and base.solve_s and row.solve_s else None
         peaks = [
             found.attempts[id]["peak_device_bytes"] or found.attempts[id]["peak_rss_bytes"]
@@ -212,7 +214,7 @@ def results_table(found: Collected, on: Sequence[tuple[int, int]]) -> Table:
             Cell(one_line(board.baseline) or "–"),
             Cell("", None, span=difference_span(board, row)),
             interval(row.difference, href, signed=True),
-            verdict_cell(row.difference, board.metric.better),
+            standing_cell(row, base),
             seconds(row.solve_s),
             number(ratio),
             size(peak),
@@ -225,7 +227,7 @@ def results_table(found: Collected, on: Sequence[tuple[int, int]]) -> Table:
         columns,
         tuple(rows),
         "On every board",
-        notes=("A difference is taken seed by seed; `better` and `worse` mean that its 95 % interval leaves zero out.",),
+        notes=(f"A difference is taken seed by seed. {TIED}",),
     )
 
 
@@ -243,34 +245,39 @@ def board_section(found: Collected, i: int, at: int) -> Section:
     row = board.rows[at]
     base = next((k for k, r in enumerate(board.rows) if r.method == board.baseline), None)
     name = anchor("on", linking.board_anchor(board), row.method)
-    table = seeds_table(found, board, row, None if base is None else board.rows[base], name)
+    table = seeds_table(found, i, row, None if base is None else board.rows[base], name)
     curves = curve_table(found, i, at, base, name)
     title = task_label(board) + (f": {short(row.method)}" if "(" in row.method else "")
     return Section(name, title, text=(settings(board),), tables=(table, *([curves] if curves else [])))
 
 
-def seeds_table(found: Collected, board: Board, row: Row, base: Row | None, name: str) -> Table:
-    """Every seed of the method beside the baseline's."""
+def seeds_table(found: Collected, i: int, row: Row, base: Row | None, name: str) -> Table:
+    """Every seed of the method beside the baseline's; what failed with what it counts as."""
+    board = found.boards[i]
     metric = board.metric
     pair = base is not None and base is not row
-    own = by_seed(found, row, metric.name)
-    other = by_seed(found, base, metric.name) if base is not None and pair else {}
+    own = by_pair(found, i, row)
+    other = by_pair(found, i, base) if base is not None and pair else {}
     columns = [Column("seed", "right"), Column(short(row.method), "right")]
     columns += [Column(short(base.method), "right"), Column("difference", "right")] if base is not None and pair else []
     href = linking.attempts_href(board, row.method)
+    keys = sorted(own.keys() | other.keys(), key=lambda k: seed_order((own.get(k) or other[k]).attempt))
+    roots = {(own.get(k) or other[k]).attempt["root_seed"] for k in keys}
     rows = []
-    for seed in sorted(own.keys() | other.keys()):
-        cells = [Cell(str(seed), seed), number(own.get(seed), href)]
+    for key in keys:
+        mine, theirs = own.get(key), other.get(key)
+        cells = [seed_cell((mine or other[key]).attempt, len(roots) > 1), seed_value(mine, href)]
         if base is not None and pair:
-            difference = own[seed] - other[seed] if seed in own and seed in other else None
+            known = mine and theirs and mine.value is not None and theirs.value is not None
+            difference = mine.value - theirs.value if known else None  # type: ignore[operator,union-attr]
             cells += [
-                number(other.get(seed), linking.attempts_href(board, base.method)),
+                seed_value(theirs, linking.attempts_href(board, base.method)),
                 Cell("" if difference is None else f"{difference:+.4g}", difference),
             ]
         rows.append(Line(tuple(cells)))
-    dots = {row.method: [(v, f"{one_line(row.method)}, seed {s}: {v:.4g}") for s, v in sorted(own.items())]}
+    dots = {row.method: dots_of(row.method, own)}
     if base is not None and pair:
-        dots[base.method] = [(v, f"{one_line(base.method)}, seed {s}: {v:.4g}") for s, v in sorted(other.items())]
+        dots[base.method] = dots_of(base.method, other)
     title = f"{one_line(metric.name)} of every seed"
     says = "; ".join(
         f"{one_line(m)}: {len(v)} seeds from {min(x for x, _ in v):.4g} to {max(x for x, _ in v):.4g}"
@@ -279,7 +286,7 @@ def seeds_table(found: Collected, board: Board, row: Row, base: Row | None, name
     )
     figures = (
         (Figure(f"seeds-{name}", title, says, charts.strips(dots, f"{one_line(metric.name)} {ARROWS[metric.better]}")),)
-        if own
+        if any(dots.values())
         else ()
     )
     methods = ", ".join(literal(r.ref) for r in ([row, base] if base is not None and pair else [row]))
@@ -300,13 +307,55 @@ def seeds_table(found: Collected, board: Board, row: Row, base: Row | None, name
     )
 
 
-def by_seed(found: Collected, row: Row, quantity: str) -> dict[int, float]:
-    known = ((found.attempts[id], found.values.get(id, {}).get(quantity)) for id in row.attempts if id in found.attempts)
-    return {
-        a["seed"]: v
-        for a, v in known
-        if a["status"] == "ok" and a["kind"] == "quality" and v is not None and charts.drawable(v)
-    }
+@dataclass(frozen=True)
+class Score:
+    """What an attempt counts as on its board; None: it is left out, as the metric declares no worst."""
+
+    attempt: Attempt
+    value: float | None
+
+    @property
+    def text(self) -> str:
+        """Of a failed one also why it counts as that."""
+        shown = "" if self.value is None else f"{self.value:.4g}"
+        if self.attempt["status"] == "ok":
+            return shown
+        return f"{one_line(self.attempt['status'])}, " + (f"counts as {shown}" if shown else "left out")
+
+
+def by_pair(found: Collected, i: int, row: Row) -> dict[str, Score]:
+    """By what pairs attempts: all but the method, the root seed among it. Of two attempts of one pair the later counts."""
+    quantity, scores = found.boards[i].metric.name, {}
+    for id in row.attempts:
+        a = found.attempts.get(id)
+        if a is not None and a["kind"] == "quality":
+            value = found.values.get(id, {}).get(quantity) if a["status"] == "ok" else found.worst[i]
+            if a["status"] in FAILURES or value is not None:
+                scores[a["pair_key"] or id] = Score(a, value)
+    return scores
+
+
+def seed_order(a: Attempt) -> tuple[int, int, str]:
+    return (a["root_seed"] or 0, a["seed"] or 0, str(a["pair_key"]))
+
+
+def seed_cell(a: Attempt, with_root: bool) -> Cell:
+    return Cell(f"{a['seed']}, root seed {a['root_seed']}" if with_root else str(a["seed"]), a["seed"])
+
+
+def seed_value(score: Score | None, href: str) -> Cell:
+    if score is None:
+        return Cell("", None)
+    return Cell(score.text, score.value, href, mark="" if score.attempt["status"] == "ok" else "bad")
+
+
+def dots_of(method: str, scores: Mapping[str, Score]) -> list[tuple[float, str]]:
+    shown = sorted(scores.values(), key=lambda s: seed_order(s.attempt))
+    return [
+        (s.value, f"{one_line(method)}, seed {s.attempt['seed']}: {s.text}")
+        for s in shown
+        if s.value is not None and charts.drawable(s.value)
+    ]
 
 
 def curve_table(found: Collected, i: int, at: int, base: int | None, name: str) -> Table | None:

@@ -11,7 +11,7 @@ from harness.report import linking
 from harness.report.blocks import Card, Cell, Column, Page, Row, Section, Table
 from harness.report.collecting import Attempt, Collected
 from harness.report.pages.claims import NOT_RUN, WORDS, count_words
-from harness.report.pages.leaderboard import best_rows, board_tags, scale, span_of, verdict_cell
+from harness.report.pages.leaderboard import TIED, baseline_of, best_rows, board_tags, scale, span_of, standing_cell
 from harness.report.words import (
     ARROWS,
     attempt_cell,
@@ -59,7 +59,7 @@ def verdict(found: Collected) -> str:
     if not parts:
         parts.append("Nothing failed" + (" and nothing regressed" if any(m.verdicts.judged for m in found.machines) else ""))
     words = count_words(found)
-    judged = {w: n for w, n in words.items() if w in WORDS[:3]}
+    judged = {w: n for w, n in words.items() if w in WORDS[:4]}
     claims = ", ".join(f"{n} {w}" for w, n in sorted(judged.items(), key=lambda item: WORDS.index(item[0])))
     end = f"Claims: {claims}." if judged else ""
     suites = plural(len({row["suite"] for row in found.counts}), "suite")
@@ -110,7 +110,7 @@ def boards_section(found: Collected) -> Section | None:
         columns,
         rows,
         "The best of each board",
-        ("`no difference shown`: the 95 % interval of the difference holds zero.",),
+        (TIED,),
         sql,
         "harness leaderboard",
     )
@@ -133,7 +133,7 @@ def best_row(found: Collected, board: Board) -> Row | None:
         interval(best.interval, href),
         Cell(one_line(board.baseline) or "–"),
         interval(best.difference, href, signed=True),
-        verdict_cell(best.difference, board.metric.better),
+        standing_cell(best, baseline_of(board)),
         Cell(f"{ok}/{failed}", ok, linking.attempts_file(board), mark="bad" if failed else ""),
     )
     return Row(cells, board_tags(board))
@@ -174,9 +174,8 @@ def failed_section(found: Collected) -> Section:
         Row((signed_word(one_line(s)), Cell(str(n), n), Cell(cause)))
         for (s, cause), n in sorted(causes.items(), key=lambda i: (-i[1], i[0]))
     )
-    sql = (
-        f"SELECT status, error, count(*) AS n FROM v_latest WHERE status IN {FAILURES!r} GROUP BY status, error ORDER BY n DESC"
-    )
+    of = f"FROM v_latest WHERE status IN {FAILURES!r}"
+    sql = f"SELECT status, error, limit_fired, count(*) AS n {of} GROUP BY ALL ORDER BY n DESC"
     first = Table(
         "causes",
         (Column("status"), Column("trials", "right"), Column("cause")),
@@ -203,7 +202,7 @@ def failed_section(found: Collected) -> Section:
         rows,
         "One by one",
         notes,
-        f"SELECT * FROM v_latest WHERE status IN {FAILURES!r}",
+        f"SELECT * {of} ORDER BY attempt_id",
         "harness status --failed",
     )
     return Section("failed", "What failed", tables=(first, second))
