@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from harness.catalogue import Catalogue, Offer
@@ -112,7 +112,10 @@ class Plan:
     suite: str
     planned: tuple[Planned, ...]
     notes: tuple[Note, ...] = ()
-    waiting: int = 0  # trials whose settings are not chosen yet: the tuning trials that are missing come first
+    waiting: tuple[Trial, ...] = ()  # without what tuning will choose, which gives them another trial_id: they cannot run yet
+    needs: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # series key -> ids of the tuning trials that choose for it
 
     def count(self, state: State) -> int:
         return sum(p.state == state for p in self.planned)
@@ -139,10 +142,11 @@ class Ended:
 
 @dataclass
 class Notes:
-    """Counts of skipped trials by reason, and of those that wait."""
+    """Counts of skipped trials by reason; the trials that wait, and what each tuned one needs, as in `Plan`."""
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
-    waiting: int = 0
+    waiting: list[Trial] = field(default_factory=list)
+    needs: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def add(self, what: str, mend: str, trials: int = 1) -> None:
         self.counts[what, mend] = self.counts.get((what, mend), 0) + trials
@@ -172,12 +176,15 @@ def make_plan(
     ]
     trials.sort(key=pairs_first)
     planned = [Planned(t, state_of(t, done), (times or {}).get(t.series_key)) for t in trials]
-    return Plan(suite.name, tuple(fill_predictions(planned)), notes.made(), notes.waiting)
+    return Plan(suite.name, tuple(fill_predictions(planned)), notes.made(), tuple(notes.waiting), notes.needs)
 
 
 def pairs_first(trial: Trial) -> tuple[Any, ...]:
-    """Quality, timing, kernels; then seed, so that a cut leaves whole pairs; the rest only makes the order definite."""
-    return (KINDS.index(trial.kind), trial.seed, trial.device, trial.task, trial.pair_key, trial.method, trial.trial_id)
+    """Quality, timing, kernels; then seed, so that a cut leaves whole pairs; the rest only makes the order definite.
+
+    What tuning chose moves no trial: a cut takes the same ones before and after it.
+    """
+    return (KINDS.index(trial.kind), trial.seed, trial.device, trial.task, trial.pair_key, trial.method, trial.series_key)
 
 
 def state_of(trial: Trial, done: Mapping[str, Done]) -> State:
@@ -338,21 +345,24 @@ def trials_of(
             return
         shared = untuned(shared, suite.tuning) | {"tuning": suite.tuning.rule(metric.name)}
         tuned = tune(shared, suite.tuning, tuned_names(use, suite.tuning), metric, tuning_seeds(seeds, suite), tried)
-        yield from tuned.trials
+        yield from (trial for trials in tuned.trials.values() for trial in trials)
     for kind, seed in seeds:
         measure = quantities(use, suite, catalogue) if kind == "quality" else timed_regions(suite)
         settings = seed if kind == "quality" else tuning_seeds(seeds, suite)[0]
-        if settings in tuned.waiting:
-            notes.waiting += 1
-            continue
         if settings in tuned.unsupported:
             notes.add(f"{use.method.name} cannot be tuned on {use.task.name}: every tuning trial is unsupported",
                       "`harness logs` of one of them says why; exclude it, or leave tuning out")  # fmt: skip
             continue
         fields = {**shared, "kind": kind, "seed": seed, "tuned": tuned.chosen.get(settings)}
-        yield Trial(
+        trial = Trial(
             **fields, measure=measure, series_key=series_key(fields), trial_id=trial_id(fields), pair_key=pair_key(fields)
         )
+        if settings in tuned.trials:
+            notes.needs[trial.series_key] = [one.trial_id for one in tuned.trials[settings]]
+        if settings in tuned.waiting:
+            notes.waiting.append(trial)
+        else:
+            yield trial
 
 
 # Tuning ---------------------------------------------------------------------------------------------------------------
@@ -395,9 +405,9 @@ def untuned(shared: Mapping[str, Any], tuning: Tuning) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Choices:
-    """Tuning trials, and by seed what they chose (`Trial.tuned`). waiting: where some must run; unsupported: where none can."""
+    """By seed, tuning trials and what they chose (`Trial.tuned`). waiting: where some must run; unsupported: where none can."""
 
-    trials: tuple[Trial, ...] = ()
+    trials: Mapping[int, Sequence[Trial]] = field(default_factory=dict)
     chosen: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     waiting: frozenset[int] = frozenset()
     unsupported: frozenset[int] = frozenset()
@@ -412,7 +422,7 @@ def tune(
     waiting = frozenset(seed for seed, seen in states.items() if "missing" in seen)
     unsupported = frozenset(seed for seed, seen in states.items() if seen == {"unsupported"})
     chosen = {s: choose(trials, metric, ended) for s, trials in found.items() if s not in waiting | unsupported}
-    return Choices(tuple(t for trials in found.values() for t in trials), chosen, waiting, unsupported)
+    return Choices(found, chosen, waiting, unsupported)
 
 
 def tuning_trials(
@@ -629,19 +639,30 @@ class Selection:
 
 
 def narrow(plan: Plan, selection: Selection) -> Plan:
-    """The plan with only what the filters leave. Raises NothingSelected if that is nothing, MissingError if none can run."""
+    """The plan with only what the filters leave, and the tuning trials that it needs: a limit does not count these.
+
+    Raises NothingSelected if that is nothing, MissingError if none can run.
+    """
     if not plan.planned and plan.notes:
         raise MissingError("\n".join(f"{plan.suite}: {n.trials} trials: {n.what}; {n.mend}" for n in plan.notes))
-    kept = [p for p in plan.planned if glob_match(p.trial.method, selection.methods)]
-    kept = [p for p in kept if glob_match(p.trial.task, selection.tasks)]
+    named = [t for t in (*(p.trial for p in plan.planned), *plan.waiting)
+             if glob_match(t.method, selection.methods) and glob_match(t.task, selection.tasks)]  # fmt: skip
+    finals = sorted((t for t in named if t.kind != "tuning"), key=pairs_first)
     if selection.limit is not None:
-        kept = kept[: math.ceil(selection.limit * len(kept)) if selection.limit < 1 else int(selection.limit)]
-    if selection.shard is not None:
-        index, of = selection.shard
-        kept = [p for p in kept if int(p.trial.pair_key[:8], 16) % of == index - 1]  # by pair: a shard holds whole pairs
+        finals = finals[: math.ceil(selection.limit * len(finals)) if selection.limit < 1 else int(selection.limit)]
+    finals = [t for t in finals if in_shard(t, selection.shard)]
+    ids = {t.trial_id for t in finals} | {needed for t in finals for needed in plan.needs.get(t.series_key, ())}
+    if selection.limit is None:  # also those that no trial needs, because none of them can run
+        ids |= {t.trial_id for t in named if t.kind == "tuning" and in_shard(t, selection.shard)}
+    kept = tuple(p for p in plan.planned if p.trial.trial_id in ids)
     if not kept:
         raise NothingSelected(f"nothing selected: the suite has {len(plan.planned)} trials, and the filters leave none")
-    return Plan(plan.suite, tuple(kept), plan.notes, plan.waiting)
+    return replace(plan, planned=kept, waiting=tuple(t for t in plan.waiting if t.trial_id in ids))
+
+
+def in_shard(trial: Trial, shard: tuple[int, int] | None) -> bool:
+    """By pair: a shard holds whole pairs."""
+    return shard is None or int(trial.pair_key[:8], 16) % shard[1] == shard[0] - 1
 
 
 def glob_match(ref: str, globs: Sequence[str]) -> bool:

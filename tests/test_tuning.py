@@ -143,7 +143,7 @@ def test_every_method_and_seed_gets_as_many_tuning_trials_and_the_others_wait(ca
     assert len(counts) == 4
     assert len({t.trial_id for t in tuning_trials(plan)}) == len({t.series_key for t in tuning_trials(plan)}) == 16
     assert {p.trial.kind for p in plan.planned} == {"tuning"}
-    assert plan.waiting == 4
+    assert len(plan.waiting) == 4
 
 
 def test_the_best_point_is_what_the_final_trial_runs_with(catalogue):
@@ -153,7 +153,7 @@ def test_the_best_point_is_what_the_final_trial_runs_with(catalogue):
     scores = {t.trial_id: t.tuned["point"] / 10 for t in trials if 0 < t.tuned["point"] < 3}  # the last gave no number
     plan = planned(catalogue, done=done, scores=scores)
 
-    assert plan.waiting == 0
+    assert not plan.waiting
     assert len(finals(plan)) == 4
     for final in finals(plan):
         winner = next(t for t in trials if (t.method, t.seed, t.tuned["point"]) == (final.method, final.seed, 2))
@@ -213,6 +213,33 @@ def test_a_shard_holds_tuning_and_trials_of_a_pair(catalogue):
 
 def distinct(catalogue) -> bool:
     return len({int(t.pair_key[:8], 16) % 2 for t in tuning_trials(planned(catalogue))}) == 2
+
+
+@pytest.mark.parametrize("limit", [2, 0.5])
+def test_a_limit_counts_what_tuning_is_for_and_brings_along_what_that_needs(catalogue, limit):
+    """As tuning stands first, a limit of twenty trials would run it over and over and no pair ever."""
+    before = narrow(planned(catalogue), Selection(limit=limit))
+    done = ended(tuning_trials(before))
+    after = narrow(planned(catalogue, done=done, scores=dict.fromkeys(done, 1.0)), Selection(limit=limit))
+
+    assert {(t.seed, t.method.rpartition("/")[2]) for t in before.waiting} == {(0, "relu"), (0, "leaky_relu")}
+    assert (len(tuning_trials(before)), {t.seed for t in tuning_trials(before)}) == (8, {0})
+    assert {t.series_key for t in finals(after)} == {t.series_key for t in before.waiting}
+    assert not after.waiting
+    assert [p.trial.kind for p in after.planned if p.state == "missing"] == ["quality"] * 2
+
+
+def test_a_timed_trial_brings_along_the_tuning_of_the_first_seed(catalogue):
+    """Its settings are chosen there, wherever the limit or the shard puts the two."""
+    plan = planned(catalogue, TUNED.replace("[accuracy]}", "[accuracy], timing: [train_step]}"))
+    timed = [t for t in plan.waiting if t.kind == "timing"]
+
+    assert {t.method for t in timed} == {t.method for t in tuning_trials(plan)}
+    for one in timed:
+        part = narrow(plan, Selection(shard=(int(one.pair_key[:8], 16) % 5 + 1, 5)))
+        first = {t.trial_id for t in tuning_trials(plan) if (t.seed, t.method) == (0, one.method)}
+        assert set(plan.needs[one.series_key]) == first
+        assert first <= {t.trial_id for t in tuning_trials(part)}
 
 
 def test_what_has_nothing_to_tune_runs_as_it_is(catalogue):
@@ -333,11 +360,13 @@ def test_a_tuned_suite_runs_goes_on_where_it_was_cut_and_says_what_it_cost(tmp_p
     suite, registry = tmp_path / "tuned.yaml", tmp_path / "r"
     suite.write_text(TUNED)
 
-    cut = harness_process("run", suite, "--limit", "5", "--registry", registry, cwd=tmp_path)
+    cut = harness_process("run", suite, "--limit", "2", "--registry", registry, cwd=tmp_path)
     ran = harness_process("run", suite, "--json", "--registry", registry, cwd=tmp_path)
     again = harness_process("run", suite, "--registry", registry, cwd=tmp_path)
 
     assert (cut.code, ran.code, again.code) == (0, 0, 0), cut.err + ran.err + again.err
+    assert "tuning: 8 ok" in cut.err
+    assert "tuned: 2 ok; 0 done before" in cut.err
     assert "nothing to run; 4 done before" in again.err
     tried = query(registry, """SELECT m.method, m.seed, m.part, m.value, a.tuned, a.trial_id FROM measurements m
                                JOIN attempts a USING (attempt_id) WHERE a.kind = 'tuning' ORDER BY m.attempt_id""")  # fmt: skip

@@ -47,7 +47,7 @@ def draw_plan(plan: Plan, to_run: Sequence[Trial]) -> None:
     for note in plan.notes:
         out.print(f"skipped: {note.trials} trials: {note.what}; {note.mend}", markup=False)
     if plan.waiting:
-        out.print(f"{plan.waiting} more trials wait for what tuning chooses; `harness run` makes both", markup=False)
+        out.print(f"{len(plan.waiting)} more trials wait for what tuning chooses; `harness run` makes both", markup=False)
     predicted = plan.predict(to_run)
     when = (
         "unknown: no earlier records of these trials here" if predicted is None else f"{predicted:.0f} s, one trial at a time"

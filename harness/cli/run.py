@@ -53,7 +53,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key: net.width=64."),
             option("--seeds", default=None, metavar="N|LIST", help="Number of seeds, or a list '3,5,8'."),
             option("--device", "devices", type=CommaList(), default=None, help="cpu, cuda, or both: cpu,cuda."),
-            option("--limit", type=Limit(), default=None, help="Share (0.1) or number (20) of trials; whole pairs first."),
+            option("--limit", type=Limit(), default=None, help="Share (0.1) or number (20) of trials but tuning; pairs first."),
             option("--shard", type=Shard(), default=None, help="Only part I of N, by whole pairs; for schedulers."),
             option("--retry-failed", is_flag=True, help="Run failed and unsupported trials again."),
             option("--force", is_flag=True, help="Run everything again, also what is done."),
@@ -340,8 +340,8 @@ def tune_first(s: Session, limits: Limits) -> tuple[Session, bool]:
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items())) or "nothing to run"
     click.echo(f"{s.suite.name}: tuning: {counts}; points that fail count as the worst", err=True)
     tell_gone(summary, s.registry)
-    after, ran = s.again(), {trial.trial_id for trial in trials}
-    return replace(after, trials=[t for t in after.trials if t.trial_id not in ran]), summary.interrupted
+    after = s.again()
+    return replace(after, trials=[trial for trial in after.trials if trial.kind != "tuning"]), summary.interrupted
 
 
 def at_once(s: Session) -> int:
@@ -438,7 +438,7 @@ def show_plan(s: Session, as_json: bool) -> None:
         rows = [{**p.trial.__dict__, "state": p.state, "predicted_s": p.predicted_s} for p in s.plan.planned]
         notes = [n.__dict__ for n in s.plan.notes]
         whole = {"suite": s.plan.suite, "trials": rows, "notes": notes, "claims": to_json(told), "to_run": len(s.trials)}
-        click.echo(json.dumps({**whole, "waiting": s.plan.waiting, "predicted_s": s.plan.predict(s.trials)}))
+        click.echo(json.dumps({**whole, "waiting": len(s.plan.waiting), "predicted_s": s.plan.predict(s.trials)}))
     else:
         draw_plan(s.plan, s.trials)
         for line in lines(told):
