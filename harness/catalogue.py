@@ -25,6 +25,7 @@ import pluggy
 from harness import hookspecs
 from harness.errors import HarnessError, PluginError
 from harness.identity import digest, digest_folder
+from harness.rules import mistakes, whole_number
 from harness.showing import one_line
 from harness.specs import Claim, Component, Dataset, Kernel, Learner, Method, Paper, Probe, Task, Track
 
@@ -33,6 +34,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a slash would make "dis
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._+-]{0,63})?")  # "pmlb/iris"
 METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 FILE_LIKE = re.compile(r".*\.\..*|.*\.|.*\.(py|ya?ml|json|parquet)", re.IGNORECASE)  # would be read as a path or a file
+MOST_SEEDS = 10_000  # of a claim
 T = TypeVar("T")
 
 
@@ -230,8 +232,8 @@ def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise PluginError(f"harness_{kind} offers {twice} twice; give each its own name")
-        for claim in (claim for spec in specs if isinstance(spec, Paper) for claim in spec.claims):
-            check_name("papers", claim.name)
+        for paper in (spec for spec in specs if isinstance(spec, Paper)):
+            check_claims(paper)
         if kind == "datasets":
             for spec in specs:
                 check_dataset(spec)
@@ -256,6 +258,37 @@ def check_name(kind: str, name: Any) -> None:
         raise PluginError(f"harness_{kind} offers {shown(name)}; use letters, digits, '.', '_' and '-' only, {mend}")
     if FILE_LIKE.fullmatch(name):
         raise PluginError(f"harness_{kind} offers {name!r}, which reads as a path or a file; leave '..' and the suffix out")
+
+
+def check_claims(paper: Paper) -> None:
+    """Raises PluginError with every mistake in a paper's claims: judging meets no rule that it cannot judge."""
+    for claim in paper.claims:
+        if not isinstance(claim, Claim):
+            raise PluginError(f"paper {paper.name!r}: claims holds {shown(claim)}; give harness.Claim(...)")
+        check_name("papers", claim.name)
+    names = [claim.name for claim in paper.claims]
+    wrong = [
+        f"claim {name!r} is there twice; give each its own name" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    wrong += [f"claim {claim.name!r}: {text}" for claim in paper.claims for text in mistakes_of(claim)]
+    if wrong:
+        raise PluginError(f"paper {paper.name!r}: " + "; ".join(dict.fromkeys(wrong)))
+
+
+def mistakes_of(claim: Claim) -> list[str]:
+    """What is wrong with its rule and its numbers."""
+    wrong = []
+    if claim.rule is None and not claim.missing:
+        wrong.append("it has no rule; give one, or say in `missing` what it would take")
+    if claim.rule is not None:
+        wrong += mistakes(claim.rule)
+    if not whole_number(claim.seeds, 1 if claim.rule else 0, MOST_SEEDS):
+        wrong.append(f"seeds={shown(claim.seeds)}; give 1 to {MOST_SEEDS}")
+    if not whole_number(claim.extension, 0, MOST_SEEDS):
+        wrong.append(f"extension={shown(claim.extension)}; give 0 to {MOST_SEEDS}")
+    if claim.effect is not None and not (isinstance(claim.effect, int | float) and 0 < claim.effect < math.inf):
+        wrong.append(f"effect={shown(claim.effect)}; give a difference above 0, or None")
+    return wrong
 
 
 def check_kernel(spec: Kernel) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from math import inf
+from math import inf, isfinite, isnan
 from typing import Any, Literal
 
 Given = tuple[tuple[str, str | int | float | bool | None], ...]
@@ -167,3 +167,111 @@ def cells(rule: Any) -> Iterator[Cell]:
     elif is_dataclass(rule):
         for f in fields(rule):
             yield from cells(getattr(rule, f.name))
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+HOW = {Over: ("mean", "min", "max", "median"), Seeds: ("mean", "median", "iqm")}
+NUMBERS = (Cell, Diff, Ratio, Slope, Over, Rank)
+
+
+def mistakes(rule: Any) -> list[str]:
+    """What makes a rule one that cannot be judged, or that nothing could refute; each with its mend."""
+    match rule:
+        case Within(node, low, high, slack):
+            wrong = [] if isinstance(slack, int | float) and slack >= 0 else [f"slack={slack!r}; give 0 or more"]
+            return limits(rule, low, high) + wrong + in_node(node, (*NUMBERS, Seeds, Share, Corr))
+        case Every(node, low, high, at_least):
+            wrong = [] if whole_number(at_least, 1) else [f"at_least={at_least!r}; give 1 or more"]
+            return limits(rule, low, high) + wrong + in_node(node, NUMBERS)
+        case All(rules):
+            return parts("All", rules)
+        case AtLeast(k, rules):
+            many = len(rules) if isinstance(rules, tuple) else 1
+            wrong = [] if whole_number(k, 1, many) else [f"AtLeast(k={k!r}) of {many} rules; give 1 to {many}"]
+            return wrong + parts("AtLeast", rules)
+    return [f"{short(rule)} decides nothing; write Within, Every, All or AtLeast"]
+
+
+def parts(name: str, rules: Any) -> list[str]:
+    if not isinstance(rules, tuple) or not rules:
+        return [f"{name}(rules={short(rules)}); give a tuple of at least one rule"]
+    return [wrong for rule in rules for wrong in mistakes(rule)]
+
+
+def in_node(node: Any, allowed: tuple[type, ...]) -> list[str]:
+    """Of a number and all below it."""
+    if not isinstance(node, allowed):
+        return [f"{short(node)} is no number here; write one of {', '.join(kind.__name__ for kind in allowed)}"]
+    match node:
+        case Cell():
+            return in_cell(node)
+        case Diff(a, b) | Ratio(a, b) | Corr(a, b):
+            return in_node(a, NUMBERS) + in_node(b, NUMBERS)
+        case Slope(points, x, y):
+            return in_slope(points, x, y)
+        case Over(nodes, how):
+            named = isinstance(nodes, tuple) and bool(nodes)
+            wrong = [] if named else [f"Over(nodes={short(nodes)}); give a tuple of at least one number"]
+            return wrong + in_how(Over, how) + [w for n in (nodes if named else ()) for w in in_node(n, NUMBERS)]
+        case Rank(of, among, better):
+            among = among if isinstance(among, tuple) else ()
+            wrong = [] if of in among and len(among) > 1 else ["Rank: `of` has to be one of `among`, and these two at least"]
+            wrong += [] if better in ("higher", "lower") else [f"Rank(better={better!r}); write 'higher' or 'lower'"]
+            return wrong + [w for cell in among for w in in_node(cell, (Cell,))]
+        case Seeds(of, how):
+            return in_how(Seeds, how) + in_node(of, NUMBERS)
+        case Share(of, low, high):
+            return limits(node, low, high) + in_node(of, NUMBERS)
+    raise TypeError(type(node))
+
+
+def in_cell(cell: Cell) -> list[str]:
+    names = {name: getattr(cell, name) for name in ("method", "task", "metric", "part", "at")}
+    wrong = [
+        f"Cell({name}={short(text)}); give a name" for name, text in names.items() if not isinstance(text, str) or not text
+    ]
+    pairs = isinstance(cell.given, tuple) and all(
+        isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str | int | float | None)
+        for p in cell.given
+    )
+    return wrong if pairs else [*wrong, f"Cell(given={short(cell.given)}); write harness.given(net__arch='mlp')"]
+
+
+def in_slope(points: Any, x: Any, y: Any) -> list[str]:
+    wrong = [
+        f"Slope({name}={axis!r}); write 'linear' or 'log'"
+        for name, axis in (("x", x), ("y", y))
+        if axis not in ("linear", "log")
+    ]
+    if not isinstance(points, tuple) or not all(isinstance(p, tuple) and len(p) == 2 for p in points):
+        return [*wrong, f"Slope(points={short(points)}); give a tuple of (x, number)"]
+    at = [where for where, _ in points]
+    if not all(isinstance(where, int | float) and isfinite(where) for where in at) or len(set(at)) < 2:
+        wrong.append(f"Slope over {short(at)}; give two different x at least, finite")
+    elif x == "log" and min(at) <= 0:
+        wrong.append(f"Slope over the logarithm of {min(at):g}; give x above 0, or x='linear'")
+    return wrong + [w for _, node in points for w in in_node(node, NUMBERS)]
+
+
+def in_how(kind: type, how: Any) -> list[str]:
+    return [] if how in HOW[kind] else [f"{kind.__name__}(how={how!r}); write one of {', '.join(HOW[kind])}"]
+
+
+def limits(rule: Within | Every | Share, low: Any, high: Any) -> list[str]:
+    """Of a range: Within is open, and needs room between its limits."""
+    name = type(rule).__name__
+    if not all(isinstance(limit, int | float) and not isnan(limit) for limit in (low, high)):
+        return [f"{name}(low={low!r}, high={high!r}); give numbers"]
+    if low > high or (low == high and isinstance(rule, Within)):
+        return [f"{name}(low={low:g}, high={high:g}) has no room; give low < high"]
+    return [] if isfinite(low) or isfinite(high) else [f"{name} has no limit, so that nothing refutes it; give low or high"]
+
+
+def whole_number(value: Any, least: int, most: float = inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
