@@ -261,6 +261,16 @@ def test_one_condition_of_several_has_to_lie_further_inside_to_support_any():
     assert word(rule, a=spread(-0.009), b=spread(-0.009))[0] == R  # all five, at the full level
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+def test_a_difference_that_is_only_rounding_wins_nothing(size):
+    """0.3 - (0.1 + 0.2) at every seed is less than 0 by 1e-17, and has no spread."""
+    high, low = [(0.1 + 0.2) * size] * 10, [0.3 * size] * 10
+
+    assert word(better("a", "b", "t", "m"), a=high, b=low)[0] == I
+    assert word(better("a", "b", "t", "m"), a=low, b=high)[0] == I
+    assert word(better("a", "b", "t", "m"), a=[x + 1e-9 * size for x in high], b=low)[0] == S
+
+
 # Power ----------------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from claim_samples import RULE, SUITE, protocol, record, spread, write_paper, write_suite
+from claim_samples import METHODS, PAPER, RULE, SUITE, protocol, record, spread, write_paper, write_suite
 from helpers import PluginSite, plugin_site
 from invoking import harness, harness_process
 from registry_samples import MACHINE
@@ -351,7 +351,8 @@ def test_inconclusive_is_an_answer_only_with_the_power_for_the_claims_effect(plu
     assert answer.reason.startswith("an answer: an effect of 0.05")
     assert weak.power < 0.5
     assert weak.seeds_needed == 34  # half a standard deviation
-    assert weak.command == "harness run toys --seeds 34 --force"
+    assert "with seeds=34 in its plugin, and run anew, it would have 80 %" in weak.reason
+    assert answer.command == weak.command == ""  # no run of this claim settles it
 
 
 def test_a_claim_without_an_effect_says_what_its_seeds_can_find(plugin_site: PluginSite, registry):
@@ -362,6 +363,27 @@ def test_a_claim_without_an_effect_says_what_its_seeds_can_find(plugin_site: Plu
     assert found.power is None
     assert found.reason.startswith("open, and it names no effect; 10 seeds find 0.02 with 80 %")
     assert found.seeds_needed > 10
+
+
+@pytest.mark.parametrize(
+    ("rule", "fewest"),
+    [
+        ('harness.Every(harness.Cell("near", "signs", "accuracy"), low=0.5, at_least=8)', 8),
+        (RULE, 10),
+    ],
+)
+def test_a_claim_of_too_few_seeds_names_the_fewest_of_its_own_rule(plugin_site: PluginSite, registry, rule, fewest):
+    """Single values need as many as their rule says, not the ten of an interval."""
+    declared = PAPER.replace("RULE", rule).replace("seeds=10", "seeds=5").replace("MORE", "")
+    plugin_site.write_toy(METHODS, ("near", "far", "breaks"), declared=declared)
+    catalogue = plugin_site.catalogue()
+    one = protocol(catalogue)
+    fix([one], registry, "toys")
+    record(registry, one, {"near": spread(0.9, 5), "far": spread(0.8, 5)})
+    found = verdict(registry, catalogue)
+
+    assert (found.word, found.command) == ("inconclusive", "")
+    assert found.reason == f"it names 5 seeds; {fewest} are the fewest for its rule"
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from harness.claims.numbers import Shared, Values, numbers, ranges, shared_given, unit_of, words
 from harness.claims.verdicts import Decision, Word
 from harness.records import FAILURES
-from harness.rules import All, Cell, Corr, Every, Number, Rule, Seeds, Share, Within, cells
+from harness.rules import All, Cell, Corr, Diff, Every, Number, Over, Rule, Seeds, Share, Within, cells
 from harness.stats import (
     Interval,
     binomial_interval,
@@ -34,6 +34,7 @@ from harness.stats import (
 )
 
 FEWEST_PAIRS = 10
+ROUNDING = 1e-12  # relative; doubles have 1e-16
 BROKE = ("failed", "oom", "timeout")  # these say nothing of the method where all seeds end so; a divergence does
 OVER_SEEDS = {"mean": t_interval, "median": median_interval, "iqm": iqm_interval}
 
@@ -100,6 +101,13 @@ def combine(k: int, found: Sequence[Word]) -> Word:
     return "refuted" if sum(word != "refuted" for word in found) < k else "inconclusive"
 
 
+def fewest_seeds(rule: Rule) -> int:
+    """With fewer, a part of the rule decides nothing."""
+    if isinstance(rule, Within | Every):
+        return rule.at_least if isinstance(rule, Every) else FEWEST_PAIRS
+    return max(map(fewest_seeds, rule.rules))
+
+
 # One decision ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,16 +129,16 @@ def judge_within(rule: Within, at: Setting, levels: Levels) -> Decision:
     known = with_power(rule, known, there, at.effect)
     if len(there) < at.n or at.n < FEWEST_PAIRS or known.lacks:
         return known
-    return replace(known, word=word_of(rule, shown_interval, refuting))
+    return replace(known, word=word_of(rule, shown_interval, refuting, size_of(rule.node, at)))
 
 
-def word_of(rule: Within, supporting: Interval, refuting: Interval) -> Word:
+def word_of(rule: Within, supporting: Interval, refuting: Interval, size: float) -> Word:
     """Touching a limit is not enough: a method that gives the same numbers as another is not better."""
     low, high = ends(supporting)
-    if above(low, rule.low) and above(rule.high, high):
+    if above(low, rule.low, size) and above(rule.high, high, size):
         return "supported"
     low, high = ends(refuting)
-    if above(rule.low - rule.slack, high) or above(low, rule.high + rule.slack):
+    if above(rule.low - rule.slack, high, size) or above(low, rule.high + rule.slack, size):
         return "refuted"
     return "inconclusive"
 
@@ -140,9 +148,25 @@ def ends(found: Interval) -> tuple[float, float]:
     return (math.nan, math.nan) if found.low is None or found.high is None else (found.low, found.high)
 
 
-def above(a: float, b: float) -> bool:
-    """By more than what is only rounding: 0.92 - 0.9 is not above 0.02. False for NaN."""
-    return a > b and not math.isclose(a, b, rel_tol=1e-12)
+def above(a: float, b: float, size: float = 0.0) -> bool:
+    """By more than what is only rounding of numbers of this size: 0.92 - 0.9 is not above 0.02. False for NaN."""
+    return a > b and not math.isclose(a, b, rel_tol=ROUNDING, abs_tol=ROUNDING * size)
+
+
+def size_of(node: Number | Seeds | Share | Corr, at: Setting) -> float:
+    """Of the values whose differences a number is: near 0 it is rounded as they are. 0 for what is no difference of them."""
+    match node:
+        case Cell():
+            there = [abs(value) for value in at.values[node][: at.n] if value is not None]
+            return max(filter(math.isfinite, there), default=0.0)
+        case Diff(a, b):
+            return max(size_of(a, at), size_of(b, at))
+        case Over(nodes, _):
+            return max(size_of(part, at) for part in nodes)
+        case Seeds(of, _):
+            return size_of(of, at)
+        case _:
+            return 0.0
 
 
 def judge_every(rule: Every, at: Setting) -> Decision:

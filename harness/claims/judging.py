@@ -14,7 +14,7 @@ from statistics import median
 from types import MappingProxyType
 
 from harness.catalogue import Catalogue, did_you_mean
-from harness.claims.deciding import FEWEST_PAIRS, Ends, decide
+from harness.claims.deciding import Ends, decide, fewest_seeds
 from harness.claims.evidence import Evidence, Found, Where, read_evidence
 from harness.claims.fixing import Fixing, Protocol, fixings, terms_of
 from harness.claims.numbers import Shared, bracket, ranges, shared_given
@@ -179,7 +179,7 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
     known = replace(known, command=run)
     if claim.because and claim.because not in {cell.method for cell in cells(claim.rule)}:
         why = f"it says what the cause is, and its rule does not compare with {claim.because}, which lacks it"
-        return replace(known, word="inconclusive", reason=why)
+        return replace(known, word="inconclusive", reason=why, command="")
     if known.word == "refuted":
         wrong = [d for d in known.decisions if d.word == "refuted"]
         return replace(
@@ -191,8 +191,8 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
         return replace(known, word="not testable here", missing=tuple(needs), reason=f"it cannot run here: {'; '.join(needs)}")
     if known.missing:
         return unfinished(known, found, run)
-    if claim.seeds < FEWEST_PAIRS:
-        return replace(known, reason=f"it names {claim.seeds} pairs; {FEWEST_PAIRS} are the fewest")
+    if claim.rule is not None and claim.seeds < (fewest := fewest_seeds(claim.rule)):
+        return replace(known, reason=f"it names {claim.seeds} seeds; {fewest} are the fewest for its rule", command="")
     return undecided(known, claim, fixing, look, found, run)
 
 
@@ -260,11 +260,10 @@ def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: M
         why = f"the first look leaves it open; it may be extended to {total} seeds, once{note}"
         return replace(known, reason=why, command=f"{run} --seeds {total}")
     if power is not None and power >= POWER:
-        return replace(
-            known, reason=f"an answer: an effect of {claim.effect:g} would have been found with {100 * power:.0f} %{note}"
-        )
-    # One look at its seeds is all that the claim allows: with more of them it is another, fixed anew before these run.
-    more = f"; a claim of {seeds} seeds would have 80 %" if seeds else ""
+        why = f"an answer: an effect of {claim.effect:g} would have been found with {100 * power:.0f} %{note}"
+        return replace(known, reason=why, command="")
+    # One look at its seeds is all that the claim allows, so no command settles it: with more of them it is another claim.
+    more = f"; with seeds={seeds} in its plugin, and run anew, it would have 80 %" if seeds and seeds > look.n else ""
     if claim.effect is None:
         finest = max((d.detectable for d in open_ if d.detectable is not None), default=None)
         finds = f"; {look.n} seeds find {finest:.2g} with 80 %" if finest is not None else ""
@@ -273,4 +272,4 @@ def undecided(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: M
         why = f"open; no power is computed for this kind of number{note}"
     else:
         why = f"open: power {100 * power:.0f} % for an effect of {claim.effect:g}{more}{note}"
-    return replace(known, reason=why, command=f"{run} --seeds {seeds} --force" if seeds and seeds > look.n else run)
+    return replace(known, reason=why, command="")

@@ -52,7 +52,8 @@ class Verdict:
     reason: why this word, in a sentence. power: the least of the decisions' that are open. seeds_needed: for a power of 80 %.
     cost_ratio: median seconds of the paper's method over those of what it is compared with. attempts: those it rests on.
     missing: what has not run, or cannot. protocol: digest of rule and series, "" where none is fixed; fixed_at: UTC.
-    command: what would run, complete or settle it. others: verdicts of the same protocol elsewhere ("machine: word").
+    command: what would run or complete it, or ran it; "" where no run settles it. others: verdicts of the same protocol
+    elsewhere ("machine: word").
     """
 
     claim: str

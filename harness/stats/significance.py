@@ -11,10 +11,6 @@ from harness.stats.intervals import safe_mean
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 Alternative = Literal["two-sided", "greater", "less"]
