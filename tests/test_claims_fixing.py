@@ -221,6 +221,27 @@ def test_a_run_fixes_the_claims_before_its_first_trial_and_says_so(plugin_site: 
     assert row == {"after": True, "n": 10, "protocols": 1}
 
 
+@pytest.mark.parametrize("part", [("-m", "near"), ("--shard", "1/2")])
+def test_a_tuned_suite_fixes_its_claims_before_tuning_whatever_part_runs(plugin_site: PluginSite, tmp_path, part):
+    """What would run later, elsewhere or with settings not chosen yet has its series already."""
+    write_paper(plugin_site)
+    whole = SUITE.replace(", {use: breaks, role: ablation}", "")
+    tuned = whole + "tuning: {trials: 2, space: {method.scale: {linear: [0.5, 1.5]}}}\n"
+    suite, registry = write_suite(tmp_path, tuned), tmp_path / "r"
+
+    planned = harness("plan", suite, "--registry", registry)
+    ran = harness_process("run", suite, "--registry", registry, "-j", "2", *part, cwd=tmp_path, **plugin_site.environment)
+    told = harness("plan", suite, "--registry", registry, "--json").json["claims"]
+    (times,) = query(registry, "SELECT min(a.started_at) > min(c.fixed_at) AS after, count(DISTINCT c.protocol) AS protocols "
+                               "FROM v_claims AS c, attempts AS a WHERE a.kind = 'tuning'")  # fmt: skip
+
+    assert ran.code == 0, ran.err
+    assert "2 cells x 10 seeds on cpu, not fixed yet" in planned.out
+    assert times == {"after": True, "protocols": 1}
+    assert told[0]["counting"] > 0
+    assert told[0]["older"] == 0
+
+
 def test_what_ran_before_the_claim_was_fixed_does_not_count_and_the_plan_says_what_to_do(plugin_site: PluginSite, tmp_path):
     """Done trials are not run again by themselves: the claim would wait for them for ever."""
     write_paper(plugin_site)

@@ -286,6 +286,9 @@ def test_a_matched_method_is_tuned_at_the_width_that_was_found(catalogue):
         ("methods: [", "methods: [{use: leaky_relu, as: two, grid: {slope: [0.1, 0.3]}}, ",
          r"method\.slope is listed at methods\[0\]\.grid\.slope too"),
         ("space:", "metric: accurracy\n  space:", r"no task here ranks by 'accurracy'; did you mean 'accuracy'"),
+        ("measure:", "exclude: [{kind: tuning}]\nmeasure:",
+         r"t\.yaml:13: exclude\[0\]\.kind: tuning goes with the trials .*; exclude those by method, task or seed, or remove"),
+        ("measure:", "exclude: [{kind: tun*}]\nmeasure:", r"exclude\[0\]\.kind: no kind matches 'tun\*'"),
         ("space:", "scope: 1\n  space:", r"tuning\.scope: no such key; did you mean 'space'"),
     ],
 )  # fmt: skip

@@ -113,7 +113,8 @@ def find_protocols(suite: Suite, plan: Plan, catalogue: Catalogue) -> Iterator[P
 
 def group_uses(plan: Plan, device: str) -> list[Use]:
     grouped: dict[str, dict[int, Trial]] = {}
-    for trial in (p.trial for p in plan.planned if p.trial.kind == "quality" and p.trial.device == device):
+    trials = (*(p.trial for p in plan.planned), *plan.waiting)  # what tuning chooses is in no series
+    for trial in (t for t in trials if t.kind == "quality" and t.device == device):
         grouped.setdefault(digest({n: getattr(trial, n) for n in SHARED}), {})[trial.seed] = trial
     firsts = [(trials, next(iter(trials.values()))) for trials in grouped.values()]
     return [Use(trials, names_of_trial(one), {n: getattr(one, n) for n in SHARED}) for trials, one in firsts]

@@ -295,11 +295,11 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
         click.echo(f"skipped: {note.trials} trials: {note.what}; {note.mend}", err=True)
     limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
     confirm(s, yes)
+    if s.claims:
+        fix_claims(s.claims, s.registry, s.suite.name, s.provenance.machine, s.torch_version)
     s, stopped = tune_first(s, limits) if any(trial.kind == "tuning" for trial in s.trials) else (s, False)
     if stopped:
         return INTERRUPTED
-    if s.claims:
-        fix_claims(s.claims, s.registry, s.suite.name, s.provenance.machine, s.torch_version)
     with draw_progress(s.suite.name, s.plan, s.trials, at_once(s)) as progress:
         summary = run_trials(
             s.trials, s.executor, s.registry, s.provenance, declared_by(s.catalogue), limits, s.parallel, progress

@@ -393,6 +393,11 @@ def check_exclude(raw: Raw, chosen: Chosen, catalogue: Catalogue) -> Iterator[Fi
                 yield loc, f"got {shown(pattern)}; write one pattern or one value, and another item for another pattern"
             elif isinstance(pattern, str) and len(pattern) > MAX_PATTERN:
                 yield loc, f"got {shown(pattern)}, {len(pattern)} characters; write a pattern of at most {MAX_PATTERN}"
+            elif key == "kind" and pattern == "tuning":
+                yield (
+                    loc,
+                    "tuning goes with the trials that it is for; exclude those by method, task or seed, or remove `tuning`",
+                )
             elif key in values and not any(matches(value, pattern) for value in values[key]):
                 mean = did_you_mean(str(pattern), values[key])
                 yield loc, f"no {key} matches {shown(pattern)}{mean} (write a name, or a pattern with *)"
@@ -410,5 +415,5 @@ def _values_of_trials(catalogue: Catalogue) -> dict[str, list[str]]:
         "track": [name for o in catalogue.tracks for name in (o.name, o.ref)],
         "device": list(get_args(Device)),
         "role": list(get_args(Role)),
-        "kind": list(get_args(Kind)),
+        "kind": [kind for kind in get_args(Kind) if kind != "tuning"],
     }
