@@ -87,7 +87,7 @@ METRIC = Measurement("accuracy", "test", "1", "higher", None, 0.0)
 
 def record(
     registry: Registry, one: Protocol, numbers: Numbers, *, machine: str = MACHINE, torch: str = "2.13.0",
-    at: datetime | None = None, **trial: Any,
+    commit: str = "abc", at: datetime | None = None, **trial: Any,
 ) -> None:  # fmt: skip
     """Attempts of a protocol's series, each a microsecond after the one before it; at: when they start, None: now."""
     start = at or datetime.now(UTC)
@@ -96,7 +96,7 @@ def record(
             if value is not None:
                 start += timedelta(microseconds=1)
                 made = trial_of(place, one.all_seeds[i], place.series[i], torch_version=torch, **trial)
-                registry.append(attempt_of(made, place.cell.metric, value, start, machine))
+                registry.append(attempt_of(made, place.cell.metric, value, start, machine, commit))
 
 
 def trial_of(place: Place, seed: int, series: str, **changes: Any) -> Trial:
@@ -105,7 +105,7 @@ def trial_of(place: Place, seed: int, series: str, **changes: Any) -> Trial:
     return replace(made, trial_id=f"trial-{series}", **changes)
 
 
-def attempt_of(trial: Trial, metric: str, value: float | str, start: datetime, machine: str) -> Attempt:
+def attempt_of(trial: Trial, metric: str, value: float | str, start: datetime, machine: str, commit: str) -> Attempt:
     status = value if isinstance(value, str) else "ok"
     measured = () if isinstance(value, str) else (replace(METRIC, quantity=metric, value=value),)
     owed = replace(METRIC, quantity=metric, worst=0.0 if metric == "accuracy" else None)
@@ -114,7 +114,7 @@ def attempt_of(trial: Trial, metric: str, value: float | str, start: datetime, m
         started_at=start.isoformat(timespec="microseconds"),
         resources=Resources(solve_s=2.0 if trial.role == "method" else 1.0),
     )  # fmt: skip
-    return Attempt(new_id(), trial, outcome, replace(WHERE, machine=machine), declared=(owed,))
+    return Attempt(new_id(), trial, outcome, replace(WHERE, machine=machine, git_commit=commit), declared=(owed,))
 
 
 def spread(mean: float, n: int = 10, sd: float = 0.01) -> list[float]:

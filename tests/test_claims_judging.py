@@ -278,6 +278,34 @@ def test_seeds_that_ran_under_two_states_of_the_code_are_told(plugin_site: Plugi
     assert verdict(registry, catalogue).reason.endswith("its seeds ran under 2 states of the code")
 
 
+def in_two_parts(registry, one, **second):
+    """near now, far later, under what has changed since."""
+    record(registry, one, {"near": WINS["near"], "far": [None] * 10})
+    record(registry, one, {"near": [None] * 10, "far": WINS["far"]}, **second)
+
+
+def test_methods_that_ran_on_different_data_are_no_pairs(plugin_site: PluginSite, registry):
+    """The file of the task was replaced in between: a difference of data is none of methods."""
+    catalogue, one = fixed(plugin_site, registry)
+    in_two_parts(registry, one, data_digest="another")
+    found = verdict(registry, catalogue)
+
+    assert (found.word, found.command) == ("inconclusive", "harness run toys --force")
+    assert found.reason == "its attempts on signs ran on different data, which makes no pairs"
+
+
+def test_methods_that_ran_at_different_commits_are_told(plugin_site: PluginSite, registry):
+    """What they have in common may have changed; their own digests differ anyway."""
+    catalogue, one = fixed(plugin_site, registry)
+    in_two_parts(registry, one, code_digest="another-plugin")
+    alike = verdict(registry, catalogue)
+    record(registry, one, {"near": [None] * 10, "far": WINS["far"]}, commit="def")
+    apart = verdict(registry, catalogue)
+
+    assert (alike.word, alike.reason) == ("supported", "the interval lies inside the range")
+    assert (apart.word, apart.reason) == ("supported", f"{alike.reason}; what it compares ran at different commits")
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = {
-    "series_key", "machine", "torch_version", "started_at", "status", "attempt_id", "error", "role", "code_digest", "solve_s",
-    "measurements", "declared",
+    "series_key", "machine", "torch_version", "started_at", "status", "attempt_id", "error", "role", "code_digest",
+    "data_digest", "git_commit", "solve_s", "measurements", "declared",
 }  # fmt: skip
 Row = Mapping[str, Any]
 

@@ -22,7 +22,7 @@ from harness.claims.verdicts import Decision, Verdict, Word
 from harness.errors import HarnessError
 from harness.records import FAILURES
 from harness.registry import Registry
-from harness.rules import Cell, cells
+from harness.rules import Cell, Given, cells
 from harness.specs import Claim
 from harness.stats import looks
 
@@ -180,6 +180,9 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
     if claim.because and claim.because not in {cell.method for cell in cells(claim.rule)}:
         why = f"it says what the cause is, and its rule does not compare with {claim.because}, which lacks it"
         return replace(known, word="inconclusive", reason=why, command="")
+    if torn := torn_tasks(found):
+        why = f"its attempts on {', '.join(torn)} ran on different data, which makes no pairs{mixed(found)}"
+        return replace(known, word="inconclusive", reason=why, command=f"{run} --force")
     if known.word == "refuted":
         wrong = [d for d in known.decisions if d.word == "refuted"]
         return replace(
@@ -206,11 +209,33 @@ def several(wrong: int, of: int) -> str:
     return f" ({wrong} of {of} conditions)" if of > 1 else ""
 
 
+def torn_tasks(found: Mapping[Cell, Found]) -> list[str]:
+    """The tasks, under the same parameters of theirs, whose attempts ran on more than one state of the data."""
+    data: dict[tuple[str, Given], set[str]] = {}
+    for cell, one in found.items():
+        parameters = tuple(item for item in cell.given if item[0].startswith("task."))
+        data.setdefault((cell.task, parameters), set()).update(row["data_digest"] for row in one.rows if row is not None)
+    return sorted({task for (task, _), digests in data.items() if len(digests) > 1})
+
+
 def mixed(found: Mapping[Cell, Found]) -> str:
-    """What makes the seeds of a cell less than one sample: the code changed between them, or some were taken more than once."""
-    states = max((len({row["code_digest"] for row in one.rows if row is not None}) for one in found.values()), default=0)
+    """What makes the seeds less than one sample: the code changed between them, or some were taken more than once.
+
+    A digest is of a method's code with all that it uses, so only those of one method on one task are compared; that two methods
+    ran at different commits is told apart.
+    """
+    digests: dict[tuple[str, str], set[str]] = {}
+    commits: dict[str, set[frozenset[str]]] = {}
+    for cell, one in found.items():
+        rows = [row for row in one.rows if row is not None]
+        digests.setdefault((cell.method, cell.task), set()).update(row["code_digest"] for row in rows)
+        if ran_at := frozenset(row["git_commit"] for row in rows if row["git_commit"]):
+            commits.setdefault(cell.task, set()).add(ran_at)
+    states = max(map(len, digests.values()), default=0)
+    apart = any(len(of_cells) > 1 for of_cells in commits.values())
     changed = sum(len(one.changed) for one in found.values())
     told = [f"its seeds ran under {states} states of the code"] if states > 1 else []
+    told += ["what it compares ran at different commits"] if apart and states <= 1 else []
     told += [f"{changed} of its trials ran again and gave another number, which counts"] if changed else []
     return "".join(f"; {text}" for text in told)
 
