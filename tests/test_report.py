@@ -22,7 +22,7 @@ from harness.report.collecting import collect
 from harness.report.pages import compare, make_pages, methods, overview
 from harness.report.pages.claims import estimate_cell, levels_of, word_of
 from harness.report.pages.kernels import roofs_of
-from harness.report.pages.leaderboard import standing_cell
+from harness.report.pages.leaderboard import standing_cell, timing_cell
 from tests.registry_samples import make_attempt
 from tests.report_samples import (
     HOSTILE,
@@ -305,7 +305,7 @@ def test_a_comparison_of_two_methods_says_which_is_better_on_each_board(registry
     page = compare.make_page(collect(registry, compared=("relu", "better")), ("relu", "better"))
 
     assert page.lead[0].endswith("B against A: 1 better.")
-    assert page.sections[0].tables[0].rows[0].cells[-1].value == "better"
+    assert cell_of(page, "contrasts", 0, "B is").text == "better"
 
 
 def test_a_name_that_means_nothing_is_refused_before_a_page_is_written(registry, tmp_path):
@@ -426,5 +426,27 @@ def test_a_reading_lies_under_the_roof_of_its_own_size():
         {"10k": (5e10, 9e10), "1M": (7.8e10, 9e10), "1M strided": (7.9e10, 9e10), "16Mi": (2e10, 9e10), "1": (1e7, 9e10)}
     )
 
-    assert [sorted(cases) for cases, _, _ in found.values()] == [["16Mi"], ["10k"], ["1M", "1M strided"]]
-    assert list(found) == ["16Mi: 20 GB/s", "10k: 50 GB/s", "1M: 78.5 GB/s"]
+    assert [sorted(cases) for cases, _, _ in found.values()] == [["10k"], ["1M", "1M strided"], ["16Mi"]]
+    assert list(found) == ["10k: 50 GB/s", "1M: 78.5 GB/s", "16Mi: 20 GB/s"]
+
+
+def test_contrasts_of_one_task_are_told_apart_by_the_settings_that_differ(tmp_path):
+    """Two rows of one name are one row of a chart."""
+    attempts = [a for at, lr in enumerate((0.1, 0.01)) for a in board(100 * at, train={"lr": lr})]
+    page = compare.make_page(
+        collect(registry_of(tmp_path / "registry", attempts), compared=("relu", "better")), ("relu", "better")
+    )
+    table = page.sections[-1].tables[0]
+    rows = {value["row"] for value in table.figures[0].spec["data"]["values"]}
+
+    assert sorted(cell_of(page, "contrasts", at, "task").text for at in range(2)) == [
+        "digits, mlp, lr 0.01",
+        "digits, mlp, lr 0.1",
+    ]
+    assert len(rows) == 2
+
+
+def test_the_median_of_two_processes_lies_between_them(registry):
+    row = replace(collect(registry).boards[0].rows[0], timings={"forward": (1.0, 3.0)})
+
+    assert timing_cell("forward", row, "").value == 2.0

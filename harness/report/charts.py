@@ -89,6 +89,7 @@ def forest(
     """
     rows = [d for d in dots if drawable(d.x, d.low, d.high) and not (log and min(d.x, d.low) <= 0)]
     labels = [short_label(d.label, i) for i, d in enumerate(dots, 1)]
+    labels = [f"{label} #{i}" if label in labels[: i - 1] else label for i, label in enumerate(labels, 1)]
     shown = dict(zip(map(id, dots), labels, strict=True))
     groups = list(dict.fromkeys(d.group for d in rows))
     values = [

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MissingError
-from harness.report.blocks import Cell, Figure, Page, Section, Table
+from harness.report.blocks import Cell, Column, Figure, Page, Section, Table
 from harness.report.collecting import steady
 from harness.report.drawing import draw
 from harness.showing import finite, visible
@@ -35,6 +35,7 @@ GROUPS = (
     ("nightly", "Nightly", "nightly.html"),
     ("machines", "Machines", "machines.html"),
 )
+SHORT = 24  # characters that a short column shows on every screen
 CODE = re.compile(r"`([^`]+)`")
 
 
@@ -73,7 +74,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"raw_table": raw_table, "chart": chart, "prose": prose, "polyline": polyline, "quoted": shlex.quote}
+    made.filters |= {
+        "raw_table": raw_table,
+        "chart": chart,
+        "prose": prose,
+        "polyline": polyline,
+        "hint": hint,
+        "quoted": shlex.quote,
+    }
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": True}
     return made
 
@@ -96,6 +104,13 @@ def prose(text: str) -> Markup:
 
     parts = CODE.split(visible(text))
     return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts))
+
+
+def hint(cell: Cell, column: Column) -> str:
+    """What a pointer is told of a cell: its title; else the whole of a text that may be cut."""
+    whole = cell.value if isinstance(cell.value, str) else cell.text
+    cut = cell.text.endswith("…") or (column.align == "short" and len(cell.text) > SHORT)
+    return cell.title or (whole if cut else "")
 
 
 def polyline(points: Sequence[tuple[float, float]]) -> str:

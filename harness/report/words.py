@@ -138,6 +138,13 @@ def last_line(error: str | None) -> str:
     return shown if len(shown) <= MAX_ERROR else f"{shown[:MAX_ERROR]}…"
 
 
+def error_cell(error: str | None, otherwise: str = "") -> Cell:
+    """The last line; all of it is the cell's value where it is cut."""
+    shown = last_line(error) or otherwise
+    whole = one_line((error or "").strip().splitlines()[-1]) if shown.endswith("…") and error else None
+    return Cell(shown, whole)
+
+
 def task_label(board: Board) -> str:
     return one_line(board.label)
 

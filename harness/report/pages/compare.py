@@ -6,14 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from harness.comparing import Comparison, Contrasts
+from harness.comparing import Comparison, Contrast, Contrasts
 from harness.comparing import Ratio as KernelRatio
-from harness.leaderboard import Board, Row
+from harness.identity import canonical
+from harness.leaderboard import Board, Row, settings_of
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Figure, Page, Section, Table
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Collected
-from harness.report.pages.leaderboard import TIED, best_rows, board_tags, standing_cell
+from harness.report.pages.leaderboard import TIED, best_rows, board_tags, match_notes, standing_cell
 from harness.report.words import ARROWS, command, interval, number, plural, seconds, settings, short, signed_word, task_label
 from harness.showing import one_line
 from harness.stats import Interval, paired_interval
@@ -77,6 +78,7 @@ def environment_notes(found: Collected) -> Iterator[str]:
 def methods_table(pairs: list[Pair]) -> Table:
     columns = (
         Column("board", "short"),
+        Column("A is"),
         Column("metric", "short"),
         Column("A", "short"),
         Column("B", "short"),
@@ -84,7 +86,6 @@ def methods_table(pairs: list[Pair]) -> Table:
         Column("B's result", "right"),
         Column("A − B", "right", "paired, 95 %"),
         Column("pairs", "right"),
-        Column("A is"),
         Column("A's cost ÷ B's", "right", "median seconds of one solve"),
     )
     rows, dots = [], []
@@ -94,13 +95,13 @@ def methods_table(pairs: list[Pair]) -> Table:
         verdict = standing_cell(a, b)
         cells = (
             Cell(task_label(board), href=linking.board_href(board), title=settings(board)),
+            verdict,
             Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
             *(Cell(short(row.method), row.method, linking.method_file(row.ref)) for row in (a, b)),
             interval(a.interval, hrefs[0]),
             interval(b.interval, hrefs[1]),
             interval(difference, hrefs[0], signed=True),
             Cell("" if difference is None else str(difference.n), difference.n if difference else None),
-            verdict,
             number(ratio),
         )
         rows.append(Line(cells, board_tags(board)))
@@ -122,7 +123,7 @@ def methods_table(pairs: list[Pair]) -> Table:
         columns,
         tuple(rows),
         "Boards that have both",
-        (TIED,),
+        (TIED, *dict.fromkeys(line for board, a, b, _ in pairs for line in match_notes(board, a, b))),
         sql=sql,
         command=again,
         figures=tuple(forests(dots, "A − B")),
@@ -168,32 +169,62 @@ CONTRAST_NOTES = ("p: of the paired t test, adjusted for all comparisons of this
                   "deviations of the differences.",)  # fmt: skip
 
 
+def contrast_labels(contrasts: Sequence[Contrast]) -> list[str]:
+    """Task and net, with as many settings as tell those of the same two methods apart; a number where none does."""
+    labels = [short(c.where["task"]) + (f", {one_line(c.where['net']['arch'])}" if c.where["net"] else "") for c in contrasts]
+    settings = [
+        {
+            **{f"task.{k}": v for k, v in (c.where.get("task_params") or {}).items()},
+            **settings_of(c.where),
+            "machine": c.where.get("machine"),
+        }
+        for c in contrasts
+        for c in contrasts
+    ]
+    for name in dict.fromkeys(name for one in settings for name in one):
+        for same in alike(contrasts, labels):
+            if len({canonical(settings[at].get(name)) for at in same}) > 1:
+                for at in same:
+                    labels[at] += one_line(f", {name.rpartition('.')[2]} {settings[at].get(name, '-')}")
+    for same in alike(contrasts, labels):
+        for nth, at in enumerate(same if len(same) > 1 else (), 1):
+            labels[at] += f" #{nth}"
+    return labels
+
+
+def alike(contrasts: Sequence[Contrast], labels: Sequence[str]) -> list[list[int]]:
+    """Numbers of those that a reader could not tell apart."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for at, (c, label) in enumerate(zip(contrasts, labels, strict=True)):
+        found.setdefault((label, c.method_a, c.method_b, c.metric.name), []).append(at)
+    return list(found.values())
+
+
 def contrast_table(found: Contrasts) -> Table:
     columns = (
-        Column("task", "short"), Column("A", "short"), Column("B", "short"), Column("metric", "short"),
+        Column("task", "short"), Column("B is", "short"), Column("A", "short"), Column("B", "short"),
+        Column("metric", "short"),
         Column("A's result", "right"), Column("B's result", "right"), Column("B − A", "right", "paired, 95 %"),
         Column("pairs", "right"), Column("p", "right"),
         Column("effect", "right"), Column("failed A/B", "right"),
         Column("cost", "right", "median seconds of B over those of A"),
-        Column("B is", "short"),
     )  # fmt: skip
     rows, dots = [], []
-    for c in found.contrasts:
-        net = c.where["net"]
-        task = short(c.where["task"]) + (f", {one_line(net['arch'])}" if net else "")
+    for c, label in zip(found.contrasts, contrast_labels(found.contrasts), strict=True):
         name = f"{one_line(c.metric.name)} {ARROWS[c.metric.better]}"
         methods = [Cell(short(m)) for m in (c.method_a, c.method_b)]
         cells = (
-            Cell(task), *methods, Cell(name), interval(c.a), interval(c.b), interval(c.difference, signed=True),
+            Cell(label), signed_word(c.verdict), *methods, Cell(name),
+            interval(c.a), interval(c.b), interval(c.difference, signed=True),
             Cell(str(c.difference.n), c.difference.n), number(c.p_holm), number(c.effect), Cell(f"{c.failed_a}/{c.failed_b}"),
-            number(c.cost_ratio), signed_word(c.verdict),
+            number(c.cost_ratio),
         )  # fmt: skip
-        rows.append(Line(cells, {"task": task, "device": one_line(c.where["device"])}))
+        rows.append(Line(cells, {"task": short(c.where["task"]), "device": one_line(c.where["device"])}))
         if charts.drawable(c.difference.mean):
             ends = [c.difference.mean if e is None else e for e in (c.difference.low, c.difference.high)]
-            label = f"{task}: {short(c.method_b)} − {short(c.method_a)}"
-            tip = f"{label}: {interval(c.difference, signed=True).text}, {c.verdict}"
-            dots.append((c.metric.name, charts.Dot(label, c.difference.mean, ends[0], ends[1], c.verdict, tip)))
+            both = f"{label}: {short(c.method_b)} − {short(c.method_a)}"
+            tip = f"{both}: {interval(c.difference, signed=True).text}, {c.verdict}"
+            dots.append((c.metric.name, charts.Dot(both, c.difference.mean, ends[0], ends[1], c.verdict, tip)))
     sql = "SELECT task, method, seed, pair_key, quantity, value FROM measurements WHERE part = 'test' ORDER BY pair_key, method"
     again = command("harness", "compare", found.a.given, found.b.given)
     return Table(
@@ -232,12 +263,12 @@ def kernel_section(compared: Comparison) -> Section:
         Column("kernel", "short"),
         Column("case"),
         Column("region", "short"),
+        Column("B is"),
         Column(one_line(compared.a), "right"),
         Column(one_line(compared.b), "right"),
         Column("ratio", "right", "time of B over time of A"),
         Column("95 %", "right"),
         Column("processes", "right"),
-        Column("B is"),
     )
     rows = tuple(ratio_row(r) for r in ordered)
     shown = [r for r in ordered if r.low is not None and r.high is not None][:30]
@@ -281,11 +312,11 @@ def ratio_row(r: KernelRatio) -> Line:
         Cell(short(r.where["kernel"])),
         Cell(one_line(label_of(r.where))),
         Cell(one_line(r.where["region"]).replace("_", "+")),
+        signed_word(r.verdict),
         seconds(r.a_s),
         seconds(r.b_s),
         Cell(f"{r.ratio:.3f}", r.ratio),
         Cell(ends),
         Cell(f"{r.n_a} / {r.n_b}"),
-        signed_word(r.verdict),
     )
     return Line(cells, {"device": one_line(r.where["device"])}, faint=r.verdict in ("same", "ambiguous"))

@@ -233,7 +233,7 @@ def roofs_of(ceilings: Mapping[str, tuple[float, float]]) -> dict[str, tuple[fro
         else:
             alike.append([each])
     found = {}
-    for group in alike:
+    for group in sorted(alike, key=lambda group: min(elements_of(case) for _, _, case in group)):
         copy, matmul = median(c for c, _, _ in group), median(m for _, m, _ in group)
         sizes = sorted({one_line(case).split(" ")[0] for _, _, case in group}, key=elements_of)
         found[f"{', '.join(sizes)}: {in_units(copy, RATES, 'B/s')}"] = (frozenset(c for _, _, c in group), copy, matmul)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
+from statistics import median
 
 from harness.fairness import match_lines, tuning_lines
 from harness.leaderboard import Board, Row
@@ -206,7 +208,7 @@ def further_cell(metric: str, row: Row, href: str) -> Cell:
 
 def timing_cell(region: str, row: Row, href: str) -> Cell:
     medians = row.timings.get(region)
-    return seconds(sorted(medians)[len(medians) // 2]) if medians else Cell("")
+    return seconds(median(medians)) if medians else Cell("")
 
 
 def size_cell(row: Row) -> Cell:
@@ -253,6 +255,12 @@ def notes(board: Board) -> list[str]:
     if few < FEW:
         lines.append(f"{plural(few, 'seed')} only: the intervals are indicative; `--seeds 10` gives better ones.")
     return lines
+
+
+def match_notes(board: Board, *rows: Row) -> list[str]:
+    """How nearly these rows of it are matched, with the board that it is on."""
+    lines = match_lines(replace(board, rows=rows))
+    return [one_line(f"{task_label(board)}: {line}.") for line in lines]
 
 
 def board_sql(board: Board) -> str:

@@ -14,7 +14,7 @@ from harness.report.blocks import Cell, Column, Fact, Figure, Page, Section, Spa
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Attempt, Collected, CurvePoint
 from harness.report.pages.claims import claims_table, decisions_table, full_name, verdicts_of
-from harness.report.pages.leaderboard import TIED, baseline_of, rank_cell, span_of, standing_cell
+from harness.report.pages.leaderboard import TIED, baseline_of, match_notes, rank_cell, span_of, standing_cell
 from harness.report.words import (
     ARROWS,
     anchor,
@@ -182,15 +182,15 @@ def about(found: Collected, ref: str, on: Sequence[tuple[int, int]], paper: Pape
 def results_table(found: Collected, on: Sequence[tuple[int, int]]) -> Table:
     columns = (
         Column("board", "short"),
+        Column("verdict"),
         Column("metric", "short"),
         Column("result", "right", "mean over seeds, ± half the 95 % t interval"),
         Column("baseline"),
         Column("difference", title="paired, 95 %; the line is no difference"),
         Column("paired difference", "right"),
-        Column("verdict"),
         Column("solve", "right"),
         Column("× baseline", "right", "seconds over the baseline's"),
-        Column("peak memory", "right"),
+        Column("memory", "right", "median of the peaks; on a CPU of the whole process"),
         Column("params", "right"),
         Column("ok/failed", "right"),
     )
@@ -201,33 +201,28 @@ def results_table(found: Collected, on: Sequence[tuple[int, int]]) -> Table:
         href = linking.attempts_href(board, row.method)
         base = baseline_of(board)
         ratio = row.solve_s / base.solve_s if base and base is not row and base.solve_s and row.solve_s else None
-        peaks = [
-            found.attempts[id]["peak_device_bytes"] or found.attempts[id]["peak_rss_bytes"]
-            for id in row.attempts
-            if id in found.attempts
-        ]
-        peak = max((p for p in peaks if p is not None), default=None)
         cells = (
             Cell(task_label(board), href=linking.board_href(board)),
+            standing_cell(row, base),
             Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
             interval(row.interval, href),
             Cell(one_line(board.baseline) or "–"),
             Cell("", None, span=difference_span(board, row)),
             interval(row.difference, href, signed=True),
-            standing_cell(row, base),
             seconds(row.solve_s),
             number(ratio),
-            size(peak),
+            size(row.peak_bytes),
             count(row.params),
             Cell(f"{row.n_ok}/{row.n_failed}", row.n_ok, href, mark="bad" if row.n_failed else ""),
         )
         rows.append(Line(cells))
+    notes = [line for i, at in on for line in match_notes(found.boards[i], found.boards[i].rows[at])]
     return Table(
         "results",
         columns,
         tuple(rows),
         "On every board",
-        notes=(f"A difference is taken seed by seed. {TIED}",),
+        notes=(f"A difference is taken seed by seed. {TIED}", *notes),
     )
 
 

@@ -44,7 +44,8 @@ def regress_command(machine: Machine) -> str:
 
 def worse_section(machine: Machine) -> Section:
     columns = (
-        Column("verdict", "short"), Column("series", "short"), Column("before", "right"), Column("after", "right"),
+        Column("verdict", "short"), Column("series", "short"), Column("quantity", "short"),
+        Column("before", "right"), Column("after", "right"),
         Column("ratio", "right"), Column("first bad night"), Column("said by"), Column("p", "right", "adjusted for all series"),
         Column("to settle or accept it"),
     )  # fmt: skip
@@ -70,8 +71,9 @@ def worse_section(machine: Machine) -> Section:
 def watched_section(machine: Machine) -> Section:
     """Every history with its state; closed where there is something more urgent to look at."""
     columns = (
-        Column("series", "short"), Column("aspect", "short"), Column("nights", "right"), Column("history"),
-        Column("last", "right"), Column("against the median before", "right"), Column("state", "short"),
+        Column("series", "short"), Column("state", "short"), Column("quantity", "short"),
+        Column("aspect", "short"), Column("nights", "right"), Column("history"),
+        Column("last", "right"), Column("against the median before", "right"),
         Column("last night's commit", "short"),
     )  # fmt: skip
     worse, name = machine.verdicts.regressions, anchor("nights", machine.name)
@@ -105,7 +107,8 @@ def regression_row(machine: Machine, r: Regression) -> Row:
     settle = r.settle or r.accept
     cells = (
         signed_word(r.state),
-        Cell(one_line(r.history.label)),
+        series_cell(r.history),
+        Cell(one_line(r.history.reading.quantity)),
         amount(r.before, unit),
         amount(r.after, unit),
         Cell("" if ratio is None else f"×{ratio:.3f}", ratio),
@@ -127,16 +130,23 @@ def history_row(machine: Machine, history: History, state: str) -> Row:
     change = (values[-1] - before) / abs(before) if before else None
     last = history.points[-1]
     cells = (
-        Cell(one_line(history.label)),
+        series_cell(history),
+        signed_word(state) if state else Cell("unchanged" if len(values) > LEAST_NIGHTS else "not judged yet"),
+        Cell(one_line(history.reading.quantity)),
         Cell(history.reading.aspect),
         Cell(str(len(values)), len(values)),
         Cell("", None, spark=spark(values)),
         amount(values[-1], history.reading.unit),
         Cell("", None) if change is None else Cell(f"{100 * change:+.2f} %", change),
-        signed_word(state) if state else Cell("unchanged" if len(values) > LEAST_NIGHTS else "not judged yet"),
         Cell(commit(last)),
     )
     return Row(cells, tags_of(machine, history, state))
+
+
+def series_cell(history: History) -> Cell:
+    """Without its quantity, which has a column of its own."""
+    label = one_line(history.label)
+    return Cell(label.removesuffix(f" {one_line(history.reading.quantity)}"), label)
 
 
 def amount(value: float, unit: str) -> Cell:

@@ -16,6 +16,7 @@ from harness.report.words import (
     ARROWS,
     attempt_cell,
     count,
+    error_cell,
     interval,
     last_line,
     moment,
@@ -95,11 +96,11 @@ def boards_section(found: Collected) -> Section | None:
         Column("board", "short"),
         Column("metric", "short"),
         Column("best method", "short"),
+        Column("best is", "left", "against the baseline"),
         Column("95 % interval", title="on the scale of all rows of its board"),
         Column("result", "right", "mean over seeds, ± half the 95 % t interval"),
         Column("baseline"),
         Column("paired difference", "right"),
-        Column("best is"),
         Column("ok/failed", "right"),
     )
     rows = tuple(row for board in found.boards if (row := best_row(found, board)) is not None)
@@ -129,11 +130,11 @@ def best_row(found: Collected, board: Board) -> Row | None:
         Cell(task_label(board), href=linking.board_href(board), title=settings(board)),
         Cell(f"{one_line(board.metric.name)} {ARROWS[board.metric.better]}"),
         Cell(short(best.method), best.method, linking.method_file(best.ref)),
+        standing_cell(best, baseline_of(board)),
         Cell("", None, span=span_of(best.interval, low, high)),
         interval(best.interval, href),
         Cell(one_line(board.baseline) or "–"),
         interval(best.difference, href, signed=True),
-        standing_cell(best, baseline_of(board)),
         Cell(f"{ok}/{failed}", ok, linking.attempts_file(board), mark="bad" if failed else ""),
     )
     return Row(cells, board_tags(board))
@@ -217,7 +218,7 @@ def failed_row(a: Attempt) -> Row:
         Cell(one_line(a["device"])),
         Cell(str(a["seed"]), a["seed"]),
         attempt_cell(a["attempt_id"]),
-        Cell(last_line(a["error"])),
+        error_cell(a["error"]),
         Cell(said),
     )
     return Row(cells, faint=bool(said))
