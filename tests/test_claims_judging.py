@@ -345,6 +345,16 @@ def test_an_open_claim_may_be_extended_once_at_half_of_alpha_each(plugin_site: P
     assert second.reason.startswith("open, and it names no effect; 20 seeds find")
 
 
+def test_an_extension_that_cannot_run_here_leaves_the_first_look_its_word(plugin_site: PluginSite, registry):
+    """All ten seeds were there: that later ones lack a telescope does not make the claim untestable."""
+    catalogue, one = fixed(plugin_site, registry, more="extension=10")
+    record(registry, one, {m: v + ["unsupported"] * 10 for m, v in SMALL.items()})
+    found = verdict(registry, catalogue)
+
+    assert (found.word, found.n, found.missing) == ("inconclusive", 10, ())
+    assert found.reason.startswith("the first look leaves it open")
+
+
 def test_a_first_look_that_decides_is_the_last(plugin_site: PluginSite, registry):
     """More seeds change nothing: whoever may look until it fits is right in the end."""
     catalogue, one = fixed(plugin_site, registry, more="extension=10")

@@ -38,15 +38,15 @@ class Where:
 class Found:
     """A cell's attempts in the order of the seeds, None where none counts. values: their metric, None where it is not known.
 
-    lacks: why one of them is None, by seed. unsupported: what such attempts said they need. changed: the seeds that ran more
-    than once and gave different numbers; the last one counts.
+    lacks: why one of them is None, by seed. unsupported: what such attempts said they need, by seed. changed: the seeds that ran
+    more than once and gave different numbers; the last one counts.
     """
 
     rows: tuple[Row | None, ...]
     values: tuple[float | None, ...]
     unit: str
     lacks: Mapping[int, str]
-    unsupported: str = ""
+    unsupported: Mapping[int, str] = field(default_factory=dict)
     changed: tuple[int, ...] = ()
 
     def first(self, seeds: Sequence[int]) -> Found:
@@ -54,6 +54,7 @@ class Found:
         n = len(seeds)
         return replace(
             self, rows=self.rows[:n], values=self.values[:n], lacks={s: why for s, why in self.lacks.items() if s in seeds},
+            unsupported={seed: what for seed, what in self.unsupported.items() if seed in seeds},
             changed=tuple(seed for seed in self.changed if seed in seeds),
         )  # fmt: skip
 
@@ -106,7 +107,7 @@ def in_order(table: pa.Table) -> list[Row]:
 def find_place(place: Place, seeds: Sequence[int], series: Mapping[str, Sequence[Row]], since: datetime) -> Found:
     """Of each seed the latest attempt since then that is not `unsupported`, and its value."""
     rows: list[Row | None] = []
-    unsupported, old, again = set(), set(), dict[int, list[Row]]()
+    unsupported, old, again = dict[int, str](), set(), dict[int, list[Row]]()
     for seed, key in zip(seeds, place.series, strict=True):
         known = series.get(key, ())
         counting = [row for row in known if row["started_at"] > since]
@@ -115,7 +116,7 @@ def find_place(place: Place, seeds: Sequence[int], series: Mapping[str, Sequence
         if len(said) > 1:
             again[seed] = said
         if counting and not said:
-            unsupported.add(str(counting[-1]["error"]))
+            unsupported[seed] = str(counting[-1]["error"])
         if known and not counting:
             old.add(seed)
     metrics = [m for row in rows if row is not None for m in metrics_of(row, place.cell)]
@@ -127,7 +128,7 @@ def find_place(place: Place, seeds: Sequence[int], series: Mapping[str, Sequence
         if value is None:
             lacks[seed] = "ran before the claim was fixed" if seed in old else why
     changed = tuple(seed for seed, said in again.items() if len({value_of(row, place.cell, worst) for row in said}) > 1)
-    return Found(tuple(rows), tuple(values), unit, lacks, "; ".join(sorted(unsupported)), changed)
+    return Found(tuple(rows), tuple(values), unit, lacks, unsupported, changed)
 
 
 def metrics_of(row: Row, cell: Cell) -> list[Mapping[str, Any]]:

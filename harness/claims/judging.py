@@ -190,7 +190,7 @@ def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Map
         )
     if known.word == "supported":
         return replace(known, reason=holds(known.decisions) + mixed(found))
-    if needs := sorted({one.unsupported for one in found.values() if one.unsupported}):
+    if needs := sorted({what for one in found.values() for what in one.unsupported.values()}):
         return replace(known, word="not testable here", missing=tuple(needs), reason=f"it cannot run here: {'; '.join(needs)}")
     if known.missing:
         return unfinished(known, found, run)

@@ -88,7 +88,8 @@ def row_of(key: str, value: float) -> dict[str, Any]:
     metric = {"quantity": "score", "part": "test", "unit": "1", "better": "higher", "value": value, "worst": None}
     return {
         "series_key": key, "started_at": FIXED_AT + timedelta(days=1), "status": "ok", "attempt_id": key, "error": "",
-        "role": "method", "code_digest": "c", "data_digest": "", "git_commit": "", "solve_s": 1.0, "measurements": [metric], "declared": [],
+        "role": "method", "code_digest": "c", "data_digest": "", "git_commit": "", "solve_s": 1.0,
+        "measurements": [metric], "declared": [],
     }  # fmt: skip
 
 
