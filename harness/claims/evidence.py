@@ -38,7 +38,7 @@ class Where:
 class Found:
     """A cell's attempts in the order of the seeds, None where none counts. values: their metric, None where it is not known.
 
-    lacks: why one of them is None, by seed. unsupported: what such attempts said they need, by seed. changed: the seeds that ran
+    lacks: why one of them is None, by seed. unsupported: what such attempts need, by seed. changed: the seeds that ran
     more than once and gave different numbers; the last one counts.
     """
 
