@@ -650,9 +650,10 @@ def narrow(plan: Plan, selection: Selection) -> Plan:
     finals = sorted((t for t in named if t.kind != "tuning"), key=pairs_first)
     if selection.limit is not None:
         finals = finals[: math.ceil(selection.limit * len(finals)) if selection.limit < 1 else int(selection.limit)]
+    all_tuning = selection.limit is None or not finals  # also what no trial needs, because none of its points can run
     finals = [t for t in finals if in_shard(t, selection.shard)]
     ids = {t.trial_id for t in finals} | {needed for t in finals for needed in plan.needs.get(t.series_key, ())}
-    if selection.limit is None:  # also those that no trial needs, because none of them can run
+    if all_tuning:
         ids |= {t.trial_id for t in named if t.kind == "tuning" and in_shard(t, selection.shard)}
     kept = tuple(p for p in plan.planned if p.trial.trial_id in ids)
     if not kept:

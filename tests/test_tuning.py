@@ -198,6 +198,8 @@ def test_a_method_that_no_point_can_run_is_named_and_the_rest_goes_on(catalogue)
     assert [(n.what, n.trials) for n in plan.notes] == [
         ("leaky_relu cannot be tuned on iris: every tuning trial is unsupported", 2)
     ]
+    alone = narrow(plan, Selection(methods=("leaky_relu",), limit=1))  # is no empty selection
+    assert {p.state for p in alone.planned} == {"unsupported"}
 
 
 def test_a_shard_holds_tuning_and_trials_of_a_pair(catalogue):
