@@ -5,7 +5,7 @@ that failed counts as the metric's declared `worst`; where none is declared it i
 that is annotated as `invalid` counts for nothing: the one before it is the latest.
 
 Ranks have ties: a method stands behind another only where their difference, seed by seed, is beyond doubt for all pairs of
-methods on the board together (Holm). The order of the rows is that of the means.
+methods on the board together (Holm), and there are 5 seeds. The order of the rows is that of the means.
 
 The work is columnar: SQL chooses the latest attempts and puts together those that agree in all but seed and numbers (an
 `Alike`); the numbers stay arrays until a row's statistics need them.

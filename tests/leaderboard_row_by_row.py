@@ -227,13 +227,13 @@ def beaten_pairs(scores: Mapping[str, Mapping[str, float]], better: str) -> set[
 def paired_t(differences: Sequence[float]) -> tuple[float, float]:
     """Their mean (of any scale) and the two-sided p."""
     largest = max(map(abs, differences), default=0.0)
-    if len(differences) < 2 or largest == 0.0 or math.isinf(largest):
+    if len(differences) < 5 or largest == 0.0 or math.isinf(largest):
         return 0.0, 1.0
     scaled = [d / largest for d in differences]
     mean = fmean(scaled)
     sd = math.hypot(*(d - mean for d in scaled)) / math.sqrt(len(scaled) - 1)
-    if sd == 0.0:
-        return mean, 0.0
+    if sd < 1e-9:
+        return mean, 2 / 2 ** len(scaled)
     return mean, float(2 * special.stdtr(len(scaled) - 1, -abs(mean) / sd * math.sqrt(len(scaled))))
 
 

@@ -281,19 +281,21 @@ def contrast(values: list[float], better: str = "higher", mean: float = 1.0) -> 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([0.1, 0.11, 0.09], "better"), ([-0.1, -0.11, -0.09], "worse"), ([0.001, -0.001, 0.0], "same"),
+        ([0.1, 0.11, 0.09, 0.1, 0.1], "better"), ([-0.1, -0.11, -0.09, -0.1, -0.1], "worse"),
+        ([0.1, 0.11, 0.09, 0.1], "ambiguous"), ([0.1] * 5, "ambiguous"), ([0.1] * 6, "better"), ([0.001, -0.001, 0.0], "same"),
         ([0.1, -0.1, 0.0], "ambiguous"),
         ([0.0, 0.0], "same"), ([0.1], "ambiguous"), ([0.0], "ambiguous"),
     ],
 )  # fmt: skip
 def test_no_significance_is_no_sameness(values, said):
-    """`same` is a claim like the others: it needs the whole interval. One seed says nothing."""
+    """`same` is a claim like the others: it needs the whole interval. One seed says nothing,
+    fewer than 5 do not say better or worse, and the same difference each time counts as its sign flips do."""
     assert judged([contrast(values)])[0].verdict == said
 
 
 def test_a_table_of_many_comparisons_is_one_family():
     """What one comparison alone would show at 5 % may be chance among many."""
-    values = [0.1, 0.13, 0.02, 0.12]
+    values = [0.1, 0.13, 0.02, 0.12, 0.03]
     alone = judged([contrast(values)])[0]
     among = judged([contrast(values), *[contrast([0.1, -0.1, 0.0])] * 9])
 

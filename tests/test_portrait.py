@@ -30,8 +30,8 @@ def portrait(filled, name, **options):
 def test_a_method_stands_on_each_board_as_the_leaderboard_has_it(filled):
     """The same row, with the rank among all and the scale of all."""
     for task in ("d/one", "d/two"):
-        filled.add("relu", [0.1, 0.12, 0.11], task=task, role="baseline")
-        filled.add("silu", [0.8, 0.83, 0.81], task=task)
+        filled.add("relu", [0.1, 0.12, 0.11, 0.12, 0.1], task=task, role="baseline")
+        filled.add("silu", [0.8, 0.83, 0.81, 0.81, 0.8], task=task)
 
     found = portrait(filled, "silu")
 
@@ -43,7 +43,7 @@ def test_a_method_stands_on_each_board_as_the_leaderboard_has_it(filled):
     assert place.scale[0] == min(r.interval.low for r in board.rows)
     assert place.scale[1] == max(r.interval.high for r in board.rows)
     assert place.rerun == (f"harness run vision --method silu --force --registry {filled.registry.path}",)
-    assert [(m["quantity"], m["n"]) for m in found.metrics] == [("accuracy", 3), ("accuracy", 3)]
+    assert [(m["quantity"], m["n"]) for m in found.metrics] == [("accuracy", 5), ("accuracy", 5)]
 
 
 def test_the_history_runs_along_the_series_night_by_night(filled):

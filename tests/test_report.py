@@ -137,7 +137,7 @@ def test_every_number_of_a_board_leads_to_the_attempts_that_it_rests_on(pages):
     assert link
     section = pages[link[1]].partition(f'id="{link[2]}"')[2].partition("</section>")[0]
 
-    assert section.count('data-copy="harness logs ') == 4
+    assert section.count('data-copy="harness logs ') == 5
 
 
 def test_merged_in_any_order_and_folded_the_same_records_give_the_same_bytes(tmp_path):

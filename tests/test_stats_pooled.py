@@ -205,10 +205,11 @@ def test_methods_that_are_equal_share_one_rank():
     assert wrong <= 400 * 0.071
 
 
-@pytest.mark.parametrize("scores", [[[1.0]], [[1.0], [2.0]], [[1e308, 1e308], [-1e308, -1e308]], [[np.nan] * 3, [1.0] * 3],
-                                    [[3.0, 3.0], [3.0, 3.0]], np.empty((2, 0)), np.empty((0, 4))])  # fmt: skip
+@pytest.mark.parametrize("scores", [[[1.0]], [[1.0], [2.0]], [[1e308] * 6, [-1e308] * 6], [[np.nan] * 6, [1.0] * 6],
+                                    [[3.0] * 6] * 2, [[0.0] * 5, [1.0] * 5], [[1.0, 1.1, 1.2, 1.1], [9.0] * 4],
+                                    np.empty((2, 0)), np.empty((0, 4))])  # fmt: skip
 def test_what_has_no_test_beats_nothing(scores):
-    """One seed, no common seed, no difference, no number that holds the difference, no methods."""
+    """One seed, no number that holds the difference, no common seed, no difference, 5 equal ones, 4 seeds, no methods."""
     assert not any(map(any, beats(scores)))
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any, Literal
 
 import click
@@ -125,8 +126,7 @@ def timing_cell(medians: tuple[float, ...] | None) -> str:
     """Median of the processes' medians, with their range: what varies between processes is the doubt."""
     if not medians:
         return ""
-    middle = sorted(medians)[len(medians) // 2]
-    return f"{middle * 1e3:.3g} ({min(medians) * 1e3:.3g}-{max(medians) * 1e3:.3g})"
+    return f"{median(medians) * 1e3:.3g} ({min(medians) * 1e3:.3g}-{max(medians) * 1e3:.3g})"
 
 
 def board_title(board: Board) -> str:
@@ -174,7 +174,9 @@ def footnotes(board: Board) -> list[str]:
         )
     few = max((r.n_ok + r.n_failed for r in rows), default=0)
     if few < 5:
-        lines.append(f"{few} seed{'s' if few > 1 else ''}: intervals are indicative; --seeds 10 gives better ones")
+        lines.append(
+            f"{few} seed{'s' if few > 1 else ''}: intervals are indicative, and ranks stay tied; --seeds 10 gives better ones"
+        )
     return lines
 
 
@@ -252,7 +254,7 @@ def board_line(board: Board, row: Row) -> dict[str, Any]:
     line |= interval_cells("difference_", row.difference)
     line |= {name: getattr(row, name) for name in ("params", "flops", "peak_bytes", "solve_s", "mismatch")}
     line |= {f"mean_{metric.name}": row.others.get(metric.name) for metric in board.further}
-    return line | {f"{region}_s": sorted(medians)[len(medians) // 2] for region, medians in row.timings.items()}
+    return line | {f"{region}_s": median(medians) for region, medians in row.timings.items()}
 
 
 def pool_line(pool: Pool, row: PooledRow) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def compare_command(
     machine:NAME, torch:VERSION, environment:DIGEST, commit:DIGEST or date:DAY. A method may have parameters: 'elu(alpha=0.5)'.
 
     Methods are paired by seed where all else agrees; the other kinds compare each method with itself. Differences are B - A,
-    with 95 % intervals; a verdict is `better` or `worse` where the paired t test, Holm-adjusted over the table, says so at 5 %,
-    and `same` where the whole interval lies within 0.5 % of A's mean. What has no partner is listed with what differs.
+    with 95 % intervals; a verdict is `better` or `worse` where the paired t test, Holm-adjusted over the table, says so at 5 %
+    from at least 5 pairs, and `same` where the whole interval lies within 0.5 % of A's mean. What has no partner is listed with
+    what differs.
 
     With --kernels: times of B over times of A, case by case, of implementations (ours, crrelu/ours), commits, days or
     machines; without A and B all implementations of each kernel side by side, in multiples of a copy of the same bytes.
@@ -257,7 +258,8 @@ def footnotes(found: Contrasts) -> list[str]:
     few = min(c.difference.n for c in found.contrasts)
     if few < 5:
         lines.append(
-            f"{few} seed{'s' if few > 1 else ''}: intervals are indicative; --seeds 10 of `harness run` gives better ones"
+            f"{few} seed{'s' if few > 1 else ''}: intervals are indicative, and below 5 nothing is called better or worse; "
+            "`harness run --seeds 10` gives more"
         )
     return lines
 

@@ -21,7 +21,7 @@ from harness.leaderboard import Metric, method_labels
 from harness.records import FAILURES
 from harness.registry import Registry
 from harness.showing import one_line
-from harness.stats import Interval, effect_size, holm, paired_interval, paired_t_p, sign_flip_p, t_interval
+from harness.stats import FEWEST_PAIRS, Interval, effect_size, holm, paired_interval, paired_t_p, sign_flip_p, t_interval
 from harness.strangers import read_json, strangeness
 
 Verdict = Literal["better", "worse", "same", "ambiguous"]
@@ -70,7 +70,8 @@ class Contrast:
     """B against A on one metric of one task. difference: B - A, pair by pair; better: it is so in the metric's direction.
 
     where: what both share (task, net, device, ..., of a side that is no method also the method). a, b: over the pairs.
-    p_flip: of the sign-flip test; p_holm: of the paired t test, adjusted for all contrasts of the table: it decides.
+    p_flip: of the sign-flip test; p_holm: of the paired t test, adjusted for all contrasts of the table: it decides,
+    from 5 pairs on.
     effect: standardised difference; cost_ratio: median seconds of B over those of A, of pairs that ended well, indicative.
     only_a, only_b: seeds that the other side lacks. attempts: of A, then of B, pair by pair.
     """
@@ -284,7 +285,7 @@ def judged(contrasts: Sequence[Contrast]) -> list[Contrast]:
 def verdict_of(contrast: Contrast, p: float) -> Verdict:
     """No significance is no sameness: `same` wants the whole interval near 0."""
     found = contrast.difference
-    if p <= LEVEL:
+    if p <= LEVEL and found.n >= FEWEST_PAIRS:
         return "better" if (found.mean > 0) == (contrast.metric.better == "higher") else "worse"
     if found.low is None or found.high is None:
         return "ambiguous"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.stats.intervals import Interval, ranks
-from harness.stats.significance import paired_t_p
+from harness.stats.significance import FEWEST_PAIRS, paired_t_p
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,7 +191,8 @@ def mean_ranks(values: Sequence[float], better: Literal["higher", "lower"] = "hi
 def beats(scores: ArrayLike, better: Literal["higher", "lower"] = "higher", level: float = 0.05) -> list[list[bool]]:
     """What `rank_ranges` takes: i beats j where the paired t test of the two says so, Holm-adjusted over all pairs of methods.
 
-    scores: methods x seeds; NaN where a method has no score: two methods are compared over the seeds that both have.
+    scores: methods x seeds; NaN where a method has no score: two methods are compared over the seeds that both have,
+    and below 5 of these nothing is said.
     """
     import numpy as np
 
@@ -205,7 +206,9 @@ def beats(scores: ArrayLike, better: Literal["higher", "lower"] = "higher", leve
             differences = array[one[part]] - array[other[part]]
             p[part] = paired_t_p(differences)
             # Of values near the largest float the sum overflows, their shares of the largest do not.
-            differences[np.isnan(differences)] = 0.0
+            missing = np.isnan(differences)
+            p[part][missing.sum(axis=1) > array.shape[1] - FEWEST_PAIRS] = 1.0
+            differences[missing] = 0.0
             signs[part] = (differences / np.abs(differences).max(axis=1, initial=1e-300)[:, None]).sum(axis=1)
     # Holm's steps down: the smallest p against level / pairs, the next one against level / (pairs - 1), until one fails.
     ordered = np.argsort(p, kind="stable")

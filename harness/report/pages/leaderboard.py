@@ -253,7 +253,9 @@ def notes(board: Board) -> list[str]:
     lines += [one_line(f"{line[:1].upper()}{line[1:]}.") for line in match_lines(board) + tuning_lines(board)]
     few = max((r.n_ok + r.n_failed for r in board.rows), default=0)
     if few < FEW:
-        lines.append(f"{plural(few, 'seed')} only: the intervals are indicative; `--seeds 10` gives better ones.")
+        lines.append(
+            f"{plural(few, 'seed')} only: intervals are indicative, and ranks stay tied; `--seeds 10` gives better ones."
+        )
     return lines
 
 
