@@ -390,7 +390,7 @@ def test_a_decision_says_at_which_level_its_interval_is_and_what_would_refute():
 
     assert levels_of(decision) == "95 %"
     assert levels_of(replace(decision, refuting_confidence=0.975)) == "95 %; to refute 97.5 %"
-    assert estimate_cell(every).text == "0.05, least to greatest 0.03 to 0.07"
+    assert estimate_cell(every).text == "mean 0.05, least to greatest 0.03 to 0.07"
 
 
 def test_a_failure_that_was_mended_is_none_and_what_was_interrupted_is_none(tmp_path):

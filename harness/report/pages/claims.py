@@ -189,7 +189,7 @@ def estimate_cell(decision: Decision) -> Cell:
     text = f"{decision.estimate:.3g}"
     if decision.interval_low is not None and decision.interval_high is not None:
         ends = f"{decision.interval_low:.3g}", f"{decision.interval_high:.3g}"
-        text += f", least to greatest {ends[0]} to {ends[1]}" if decision.every else f" [{', '.join(ends)}]"
+        text = f"mean {text}, least to greatest {ends[0]} to {ends[1]}" if decision.every else f"{text} [{', '.join(ends)}]"
     return Cell(
         f"{text} {unit_of(decision)}".strip(), decision.estimate, title=f"{one_line(decision.what)}; {levels_of(decision)}"
     )
@@ -260,7 +260,7 @@ def decisions_table(name: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:
         if rows:
             columns = (
                 Column("decision"),
-                Column("of"),
+                Column("of", "long"),
                 Column("estimate", "right"),
                 Column("has to be", "right"),
                 Column("n", "right"),
