@@ -27,6 +27,7 @@ from tests.registry_samples import make_attempt
 from tests.report_samples import (
     HOSTILE,
     HOSTILE_PAPER,
+    NET,
     PAPER,
     board,
     everything,
@@ -450,3 +451,16 @@ def test_the_median_of_two_processes_lies_between_them(registry):
     row = replace(collect(registry).boards[0].rows[0], timings={"forward": (1.0, 3.0)})
 
     assert timing_cell("forward", row, "").value == 2.0
+
+
+def test_what_was_matched_says_how_nearly_where_it_is_compared(tmp_path):
+    matched = {"unit": "params", "to": "paper-harness/relu", "where": "net.width", "value": 9, "mismatch": 0.02}
+    wider = {"net": {**NET, "width": 9}, "matched": {**matched, "net": NET, "train": {"lr": 0.001}}}
+    attempts = [quality(s, "relu", s, 0.9 + 0.01 * s * s, role="baseline") for s in range(3)]
+    attempts += [quality(10 + s, "better", s, 0.95 + 0.01 * s, **wider) for s in range(3)]
+    page = compare.make_page(
+        collect(registry_of(tmp_path / "registry", attempts), compared=("relu", "better")), ("relu", "better")
+    )
+    told = [line for section in page.sections for line in section.text]
+
+    assert "digits, mlp: matched to relu by params: better +2.00%." in told

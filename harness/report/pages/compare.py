@@ -151,7 +151,8 @@ def contrast_sections(found: Collected, contrasts: Contrasts) -> Iterator[Sectio
         text = tuple(f"Also different, and perhaps the cause: {one_line(what)}." for what in contrasts.besides)
         yield Section("besides", "What else differs", text=text, tables=(table,) if rows else ())
     if contrasts.contrasts:
-        yield Section("contrasts", "Pair by pair", text=CONTRAST_NOTES, tables=(contrast_table(contrasts),))
+        text = (*CONTRAST_NOTES, *matches_of(found, contrasts))
+        yield Section("contrasts", "Pair by pair", text=text, tables=(contrast_table(contrasts),))
     if contrasts.apart:
         columns = (Column("side"), Column("task"), Column("method"), Column("seeds", "right"), Column("because", "long"))
         lines = tuple(
@@ -167,6 +168,13 @@ def contrast_sections(found: Collected, contrasts: Contrasts) -> Iterator[Sectio
 
 CONTRAST_NOTES = ("p: of the paired t test, adjusted for all comparisons of this table (Holm); it decides. Effect: in standard "
                   "deviations of the differences.",)  # fmt: skip
+
+
+def matches_of(found: Collected, contrasts: Contrasts) -> Iterator[str]:
+    """How nearly what is compared was matched, board by board."""
+    ids = {id for c in contrasts.contrasts for side in c.attempts for id in side}
+    for board in found.boards:
+        yield from match_notes(board, *(row for row in board.rows if not ids.isdisjoint(row.attempts)))
 
 
 def contrast_labels(contrasts: Sequence[Contrast]) -> list[str]:
