@@ -1,8 +1,8 @@
 """Leaderboards: attempts of one machine in, tables of methods with intervals out. Nothing is drawn here.
 
-Only attempts that agree on task, net, training, budget, device, dtype, threads and torch version share a board. An attempt
-that failed counts as the metric's declared `worst`; where none is declared it is left out, and the counts say so. An attempt
-that is annotated as `invalid` counts for nothing: the one before it is the latest.
+Only attempts that agree on task, net, training, budget, device, dtype, threads, torch version and root seed share a board: what
+is on it can be paired by seed. An attempt that failed counts as the metric's declared `worst`; where none is declared it is
+left out, and the counts say so. An attempt that is annotated as `invalid` counts for nothing: the one before it is the latest.
 
 Ranks have ties: a method stands behind another only where their difference, seed by seed, is beyond doubt for all pairs of
 methods on the board together (Holm), and there are 5 seeds. The order of the rows is that of the means.
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Reals = NDArray[np.float64]
 
-SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine", "tuning")
+SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine", "tuning",
+          "root_seed")  # fmt: skip
 JSON_TEXT = ("method_params", "task_params", "net", "train", "budget", "tuning", "matched", "tuned")
 # Attempts that agree in these differ in seed and numbers only.
 ALIKE = (*SHARED, "matched", "tuned", "method", "method_params", "role", "kind", "declared")

@@ -22,7 +22,8 @@ from harness.records import FAILURES
 from harness.registry import Registry
 from harness.stats import Interval, holm, paired_interval, t_interval
 
-SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine", "tuning")
+SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "threads", "torch_version", "machine", "tuning",
+          "root_seed")  # fmt: skip
 
 
 def make_leaderboards(

@@ -47,10 +47,10 @@ def draw_leaderboards(boards: Sequence[Board], pools: Sequence[Pool] = (), form:
     elif form == "csv":
         write_csv(boards, pools)
     elif form == "markdown":
-        for board in boards:
-            print_markdown_columns(board_title(board), board_columns(board), footnotes(board))
-        for pool in pools:
-            print_markdown_columns(pool_title(pool), pool_columns(pool), pool_footnotes(pool))
+        for board, title in zip(boards, titles(boards), strict=True):
+            print_markdown_columns(title, board_columns(board), footnotes(board))
+        for pool, title in zip(pools, titles(pools), strict=True):
+            print_markdown_columns(title, pool_columns(pool), pool_footnotes(pool))
     else:
         draw_tables(boards, pools)
 
@@ -59,14 +59,26 @@ def draw_tables(boards: Sequence[Board], pools: Sequence[Pool]) -> None:
     out = console()
     if not boards:
         out.print("no attempts to rank yet")
-    tables = [(board_title(board), board_columns(board), footnotes(board)) for board in boards]
-    tables += [(pool_title(pool), pool_columns(pool), pool_footnotes(pool)) for pool in pools]
+    tables = [(title, board_columns(board), footnotes(board)) for board, title in zip(boards, titles(boards), strict=True)]
+    tables += [(title, pool_columns(pool), pool_footnotes(pool)) for pool, title in zip(pools, titles(pools), strict=True)]
     common = said_by_all([lines for *_, lines in tables[: len(boards)]])
     for title, columns, lines in tables:
         hidden = print_columns(out, title, columns)
         say(out, [*not_shown(hidden), *(line for line in lines if line not in common)])
         out.print()
     say(out, common)
+
+
+def titles(shown: Sequence[Board | Pool]) -> list[str]:
+    """With the root seed where it tells those of one title apart."""
+    plain = [board_title(one) if isinstance(one, Board) else pool_title(one) for one in shown]
+    roots: dict[str, set[Any]] = {}
+    for title, one in zip(plain, shown, strict=True):
+        roots.setdefault(title, set()).add(one.shared.get("root_seed"))
+    return [
+        title + (f" | root seed {one.shared.get('root_seed')}" if len(roots[title]) > 1 else "")
+        for title, one in zip(plain, shown, strict=True)
+    ]
 
 
 def said_by_all(notes: Sequence[Sequence[str]]) -> list[str]:

@@ -257,11 +257,10 @@ def seeds_table(found: Collected, i: int, row: Row, base: Row | None, name: str)
     columns += [Column(short(base.method), "right"), Column("difference", "right")] if base is not None and pair else []
     href = linking.attempts_href(board, row.method)
     keys = sorted(own.keys() | other.keys(), key=lambda k: seed_order((own.get(k) or other[k]).attempt))
-    roots = {(own.get(k) or other[k]).attempt["root_seed"] for k in keys}
     rows = []
     for key in keys:
         mine, theirs = own.get(key), other.get(key)
-        cells = [seed_cell((mine or other[key]).attempt, len(roots) > 1), seed_value(mine, href)]
+        cells = [seed_cell((mine or other[key]).attempt), seed_value(mine, href)]
         if base is not None and pair:
             known = mine and theirs and mine.value is not None and theirs.value is not None
             difference = mine.value - theirs.value if known else None  # type: ignore[operator,union-attr]
@@ -319,7 +318,7 @@ class Score:
 
 
 def by_pair(found: Collected, i: int, row: Row) -> dict[str, Score]:
-    """By what pairs attempts: all but the method, the root seed among it. Of two attempts of one pair the later counts."""
+    """By what pairs attempts: all but the method. Of two attempts of one pair the later counts."""
     quantity, scores = found.boards[i].metric.name, {}
     for id in row.attempts:
         a = found.attempts.get(id)
@@ -330,12 +329,12 @@ def by_pair(found: Collected, i: int, row: Row) -> dict[str, Score]:
     return scores
 
 
-def seed_order(a: Attempt) -> tuple[int, int, str]:
-    return (a["root_seed"] or 0, a["seed"] or 0, str(a["pair_key"]))
+def seed_order(a: Attempt) -> tuple[int, str]:
+    return (a["seed"] or 0, str(a["pair_key"]))
 
 
-def seed_cell(a: Attempt, with_root: bool) -> Cell:
-    return Cell(f"{a['seed']}, root seed {a['root_seed']}" if with_root else str(a["seed"]), a["seed"])
+def seed_cell(a: Attempt) -> Cell:
+    return Cell(str(a["seed"]), a["seed"])
 
 
 def seed_value(score: Score | None, href: str) -> Cell:
