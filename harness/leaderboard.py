@@ -14,6 +14,7 @@ The work is columnar: SQL chooses the latest attempts and puts together those th
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ SHARED = ("task", "task_params", "net", "train", "budget", "device", "dtype", "t
           "root_seed")  # fmt: skip
 JSON_TEXT = ("method_params", "task_params", "net", "train", "budget", "tuning", "matched", "tuned")
 # Attempts that agree in these differ in seed and numbers only.
-ALIKE = (*SHARED, "matched", "tuned", "method", "method_params", "role", "kind", "declared")
+ALIKE = (*SHARED, "matched", "tuned", "method", "method_params", "role", "kind", "owed")
 # One number an attempt, in lists that go with the list of places.
 BY_PLACE = ("pairs", "outcomes", "solve_s", "peak_bytes", "params")
 TUNED = ("trials", "failed", "cost_s")
@@ -64,7 +65,7 @@ class Row:
     timings: region -> medians of each fresh process, seconds. mismatch: of matched parameters or FLOPs, a share; match: what
     was matched, to which method, and for FLOPs how much of the work was counted.
     tuned: over its seeds, the tuning trials, those that failed, their seconds, and the values that were chosen, by name.
-    attempts: the ids of all that the row rests on, timed ones too, in their order.
+    attempts: the ids of all that the row rests on, timed ones too, in their order; none where nobody asked for them.
     solve_s, peak_bytes: medians over ok attempts; peak_bytes: of the device, on a CPU of the process.
     flops: of training on one item, where they were matched.
     """
@@ -111,7 +112,8 @@ class Board:
 
 @dataclass(frozen=True)
 class Alike:
-    """Latest attempts that agree in ALIKE. texts: what they agree in, JSON decoded. shared: those of a board, as they stand.
+    """Latest attempts that agree in ALIKE. texts: what they agree in, JSON decoded; `owed` is there as `declared`.
+    shared: the texts of a board, as they stand.
 
     places: the attempts' numbers among all, in the order of their ids; ascending.
     """
@@ -138,7 +140,8 @@ class Latest:
     """What boards are made of. groups: in the order of their first attempts. The arrays: one number a place.
 
     pairs: the number of the attempt's pair key, in the order of the keys. solve_s, peak_bytes, params: NaN where not measured.
-    values: by metric, of the test part of ok attempts; NaN where there is none. ids: of the attempts, a place each.
+    values: by metric, of the test part of ok attempts; NaN where there is none. ids: of the attempts, a place each; none where
+    nobody asked for them.
     timings: place -> (region, median seconds) of ok attempts.
     """
 
@@ -176,14 +179,15 @@ def fits(patterns: Iterable[str], ref: str, label: str = "") -> bool:
 
 
 def make_leaderboards(
-    registry: Registry, trial_ids: Iterable[str] | None, machine: str, baseline: str | None = None, chosen: Chosen | None = None
-) -> list[Board]:
+    registry: Registry, trial_ids: Iterable[str] | None, machine: str, baseline: str | None = None,
+    chosen: Chosen | None = None, with_ids: bool = False,
+) -> list[Board]:  # fmt: skip
     """Boards over the latest attempts of these trials (None: of every series), on one machine.
 
     baseline: full reference of the method that the others are compared with; None: the one that trials were matched to,
-    else the first baseline by name.
+    else the first baseline by name. with_ids: whether rows name their attempts, which takes time where there are many.
     """
-    latest = read_latest(registry, trial_ids, machine)
+    latest = read_latest(registry, trial_ids, machine, with_ids)
     if latest is None:
         return []
     chosen = chosen or Chosen()
@@ -240,41 +244,43 @@ def settings_of(shared: Mapping[str, Any]) -> dict[str, Any]:
 
 # One statement, so that all of it is of one moment; its three results are lists of structs in one row, and stay columns.
 # Interrupted and invalid attempts are left out; `unsupported` is the last word on a trial only where there is no other.
-# Only ids and places are kept for the joins: the wide texts pass through once, into the grouping.
+# Only numbers and places are kept for the joins: the wide texts pass through once, into the grouping.
 LATEST = f"""
 WITH latest AS MATERIALIZED (
-    SELECT attempt_id, row_number() OVER (ORDER BY attempt_id) - 1 AS place
-    FROM (SELECT coalesce(max(attempt_id) FILTER (status <> 'unsupported'), max(attempt_id)) AS attempt_id
-          FROM attempts
+    SELECT id, attempt_id, row_number() OVER (ORDER BY attempt_id) - 1 AS place
+    FROM _numbered SEMI JOIN (
+          SELECT coalesce(arg_max(id, attempt_id) FILTER (status <> 'unsupported'), arg_max(id, attempt_id)) AS id
+          FROM _numbered
           WHERE machine = $machine AND status <> 'interrupted' AND kind NOT IN ('kernel', 'tuning')
-                AND annotation IS DISTINCT FROM 'invalid' {{chosen}}
-          GROUP BY {{key}})),
+                AND annotation IS DISTINCT FROM 'invalid' AND attempt_id IS NOT NULL {{chosen}}
+          GROUP BY {{key}}) USING (id)),
 groups AS (
     SELECT {", ".join(ALIKE)}, list(place) AS places, list(pair_key) AS pairs,
            list(solve_s) AS solve_s, list(params) AS params, list(coalesce(peak_device_bytes, peak_rss_bytes)) AS peak_bytes,
            list(CASE WHEN status = 'ok' THEN {OK} WHEN status IN {FAILURES!r} THEN {FAILED}
                      WHEN status = 'unsupported' THEN {UNSUPPORTED} ELSE {OTHER} END) AS outcomes
-    FROM attempts JOIN latest USING (attempt_id) GROUP BY {", ".join(ALIKE)}),
+    FROM _numbered JOIN latest USING (id) GROUP BY {", ".join(ALIKE)}),
 scores AS (
     SELECT quantity, list(place) AS places, list(value) AS "values"
-    FROM measurements JOIN latest USING (attempt_id) WHERE part = 'test' AND value IS NOT NULL GROUP BY quantity),
+    FROM _measured JOIN latest USING (id) WHERE part = 'test' AND value IS NOT NULL GROUP BY quantity),
 regions AS (
     SELECT place, region, median(sample_wall_s) AS median_s
     FROM timings JOIN latest USING (attempt_id)
     WHERE status = 'ok' AND region IS NOT NULL AND isfinite(sample_wall_s) GROUP BY place, region)
 SELECT (SELECT list(g) FROM groups g) AS groups, (SELECT list(s) FROM scores s) AS scores,
        (SELECT list(r ORDER BY place, region) FROM regions r) AS regions,
-       (SELECT list(attempt_id ORDER BY place) FROM latest) AS ids
+       {{ids}} AS ids
 """
 
 
-def read_latest(registry: Registry, trial_ids: Iterable[str] | None, machine: str) -> Latest | None:
+def read_latest(registry: Registry, trial_ids: Iterable[str] | None, machine: str, with_ids: bool) -> Latest | None:
     """The latest attempt of each of these trials, or of each series; None where there is none."""
     parameters: dict[str, Any] = {"machine": machine}
+    listed = "(SELECT list(attempt_id ORDER BY place) FROM latest)" if with_ids else "NULL::VARCHAR[]"
     if trial_ids is None:
-        sql = LATEST.format(key="series_key", chosen="")
+        sql = LATEST.format(key="series_key", chosen="", ids=listed)
     else:
-        sql = LATEST.format(key="trial_id", chosen="AND trial_id IN (SELECT unnest($ids))")
+        sql = LATEST.format(key="trial_id", chosen="AND trial_id IN (SELECT unnest($ids))", ids=listed)
         parameters["ids"] = sorted(trial_ids)
     found = registry.query(sql, parameters)
     lists = elements(found, "groups")
@@ -346,8 +352,11 @@ def decoded(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
             known[text] = read_json(text or "")
         return known[text]
 
-    read_columns = [map(read, values) if name in JSON_TEXT else values for name, values in columns.items()]
-    return (dict(zip(columns, row, strict=True)) for row in zip(*read_columns, strict=True))
+    declared = {text: text and json.loads(text) for text in set(columns["owed"])}  # `worst` may be infinite
+    read_columns = [map(read, values) if name in JSON_TEXT else values for name, values in columns.items() if name != "owed"]
+    read_columns.append(map(declared.get, columns["owed"]))
+    names = [*(name for name in columns if name != "owed"), "declared"]
+    return (dict(zip(names, row, strict=True)) for row in zip(*read_columns, strict=True))
 
 
 def numbers(values: pa.Array) -> NDArray[Any]:
@@ -435,13 +444,12 @@ def make_board(groups: Sequence[Alike], latest: Latest, wanted: str | None, chos
         return None
     methods = [m for m in methods if m.label == baseline or chosen.has_method(m)]
     found = [scored(m, metrics[0], latest, worst) for m in methods]
-    scores = dict(zip((m.label for m in methods), itertools.starmap(by_pair, found), strict=True))
-    against = dict(sorted(scores.get(baseline, {}).items()))
     table = score_table(found)
-    standings = zip(methods, table, ranks_of(methods, table, metrics[0]), strict=True)
+    against = next((line for m, line in zip(methods, table, strict=True) if m.label == baseline), None)
+    standings = zip(methods, found, table, ranks_of(methods, table, metrics[0]), strict=True)
     rows = [
-        make_row(m, metrics, scores[m.label], {} if m.label == baseline else against, worst, latest, line, rank)
-        for m, line, rank in standings
+        make_row(m, metrics, once_a_pair(m, *own), line, None if m.label == baseline else against, worst, latest, rank)
+        for m, own, line, rank in standings
     ]
     rows.sort(key=lambda r: order(r, metrics[0]))
     shared = {name: shared_part(groups[0], name) for name in SHARED}
@@ -504,15 +512,23 @@ def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
 def declared_metrics(quality: Iterable[Alike]) -> list[Metric]:
     """The metrics that the attempts owe, the ranked ones first, in the order of the first attempt that declares them."""
     seen: dict[str, Metric] = {}
-    for group in quality:
-        for d in group.texts["declared"] or []:
+    for declared in each_once(quality):
+        for d in declared:
             seen.setdefault(d["quantity"], Metric(d["quantity"], d["unit"], d["better"]))
     return sorted(seen.values(), key=lambda m: m.better == "neither")  # stable: otherwise as the suite or the task orders them
 
 
 def worst_values(quality: Iterable[Alike]) -> dict[str, float | None]:
     """What a failure counts as, by metric; the last attempt's word."""
-    return {d["quantity"]: d["worst"] for group in sorted(quality, key=lambda g: g.last) for d in group.texts["declared"] or []}
+    found: dict[str, float | None] = {}
+    for declared in each_once(sorted(quality, key=lambda g: g.last, reverse=True)):
+        found = {d["quantity"]: d["worst"] for d in declared} | found
+    return found
+
+
+def each_once(groups: Iterable[Alike]) -> Iterable[list[dict[str, Any]]]:
+    """What these declare, in the order of the first that does; equal texts were read into one object."""
+    return {id(g.texts["declared"]): g.texts["declared"] or [] for g in groups}.values()
 
 
 def method_use(group: Alike) -> tuple[str, dict[str, Any]]:
@@ -549,20 +565,17 @@ def scored(method: Method, metric: Metric, latest: Latest, worst: Mapping[str, f
     return method.pairs[finite], scores[finite]
 
 
-def by_pair(pairs: Integers, scores: Reals) -> dict[int, float]:
+def once_a_pair(method: Method, pairs: Integers, scores: Reals) -> list[float]:
     """Of two attempts of one pair the later counts."""
-    return dict(zip(pairs.tolist(), scores.tolist(), strict=True))
-
-
-def mean_of(method: Method, pairs: Integers, scores: Reals) -> float:
-    return safe_mean(scores.tolist() if method.paired_once else list(by_pair(pairs, scores).values()))
+    values: list[float] = scores.tolist()
+    return values if method.paired_once else list(dict(zip(pairs.tolist(), values, strict=True)).values())
 
 
 def make_row(
-    method: Method, metrics: Sequence[Metric], own: Mapping[int, float], against: Mapping[int, float],
-    worst: Mapping[str, float | None], latest: Latest, scores: Reals, rank: tuple[int, int] | None,
+    method: Method, metrics: Sequence[Metric], own: Sequence[float], scores: Reals, against: Reals | None,
+    worst: Mapping[str, float | None], latest: Latest, rank: tuple[int, int] | None,
 ) -> Row:  # fmt: skip
-    """own, against: the method's and the baseline's scores by pair on the first metric; against: in the order of the pairs."""
+    """On the first metric, own: what the method scored; scores, against: its line of the board's table and the baseline's."""
     ref, given = method_use(method.groups[0])
     matched = next((g.texts["matched"] for g in method.groups if g.texts["matched"]), None)
     found = {m.name: scored(method, m, latest, worst) for m in metrics[1:]}
@@ -571,12 +584,12 @@ def make_row(
     return Row(
         method=method.label,
         role=method.role,
-        interval=t_interval(list(own.values())) if own else None,
+        interval=t_interval(own) if own else None,
         n_ok=len(ok),
         n_failed=int(method.failed.sum()),
         n_unsupported=int((latest.outcomes[method.places] == UNSUPPORTED).sum()),
-        difference=difference(own, against),
-        others={name: mean_of(method, *values) for name, values in found.items() if len(values[0])},
+        difference=None if against is None else difference(scores, against),
+        others={name: safe_mean(once_a_pair(method, *values)) for name, values in found.items() if len(values[0])},
         timings=timings_of(method, latest),
         solve_s=median(seconds) if seconds else None,
         params=int(params[0]) if params else None,
@@ -597,6 +610,8 @@ def make_row(
 def ids_of(method: Method, latest: Latest) -> tuple[str, ...]:
     import numpy as np
 
+    if not len(latest.ids):
+        return ()
     return tuple(latest.ids[np.sort(np.concatenate([g.places for g in method.groups]))].tolist())
 
 
@@ -633,10 +648,12 @@ def measured(values: Reals) -> list[float]:
     return found
 
 
-def difference(own: Mapping[int, float], against: Mapping[int, float]) -> Interval | None:
+def difference(own: Reals, against: Reals) -> Interval | None:
     """The paired difference over the seeds that both have."""
-    both = [pair for pair in against if pair in own]
-    return paired_interval([own[pair] for pair in both], [against[pair] for pair in both]) if both else None
+    import numpy as np
+
+    both = np.isfinite(own) & np.isfinite(against)
+    return paired_interval(own[both].tolist(), against[both].tolist()) if both.any() else None
 
 
 def timings_of(method: Method, latest: Latest) -> dict[str, tuple[float, ...]]:

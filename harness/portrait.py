@@ -134,7 +134,7 @@ def make_portrait(
     name: "crrelu" or "dist/crrelu". judge: gives the verdicts on a paper's claims. curves: False leaves them out; they are the
     one thing that no index has. Raises HarnessError for a bare name that two distributions bear.
     """
-    boards = make_leaderboards(registry, None, machine)
+    boards = make_leaderboards(registry, None, machine, with_ids=True)
     found = [(board, row) for board in boards for row in board.rows if name in (row.ref, row.ref.rpartition("/")[2])]
     ids = [id for _, row in found for id in row.attempts]
     refs = {row.ref for _, row in found}

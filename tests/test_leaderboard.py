@@ -59,7 +59,7 @@ class Filled:
     def boards(
         self, baseline: str | None = None, trial_ids: Iterable[str] | None = None, chosen: Chosen | None = None
     ) -> list[Board]:
-        return make_leaderboards(self.registry, trial_ids, MACHINE, baseline, chosen)
+        return make_leaderboards(self.registry, trial_ids, MACHINE, baseline, chosen, with_ids=True)
 
     def board(self, baseline: str | None = None) -> Board:
         [board] = self.boards(baseline)
@@ -529,14 +529,14 @@ def test_boards_are_those_that_one_gets_attempt_by_attempt(tmp_path, seed, attem
     asked = ((MACHINE, None, None), ("m-2", None, "d/elu"), (MACHINE, some, "d/relu"), ("m-3", None, None))
     for machine, ids, baseline in asked:
         expected = leaderboard_row_by_row.make_leaderboards(registry, ids, machine, baseline)
-        assert plain(make_leaderboards(registry, ids, machine, baseline)) == plain(expected)
+        assert plain(make_leaderboards(registry, ids, machine, baseline, with_ids=True)) == plain(expected)
 
 
 def test_boards_out_of_an_index_are_those_that_one_gets_attempt_by_attempt(tmp_path):
     """A large registry is asked through its index, and what is newer than that is added from its own file."""
     path = tmp_path / "registry"
     registry = fill_at_random(path, 0, attempts=6000, log_bits=4000)  # 3 MB
-    first = make_leaderboards(registry, None, MACHINE)
+    first = make_leaderboards(registry, None, MACHINE, with_ids=True)
     assert list((path / "index").glob("*.duckdb")), "a registry of this size has an index"
     assert plain(first) == plain(leaderboard_row_by_row.make_leaderboards(registry, None, MACHINE))
 
@@ -544,10 +544,22 @@ def test_boards_out_of_an_index_are_those_that_one_gets_attempt_by_attempt(tmp_p
     publish_folded(path, [random_attempt(rng, 30_000 + number) for number in range(100)])
     again = Registry.open(path, create=False)
 
-    assert plain(make_leaderboards(again, None, MACHINE)) == plain(
+    assert plain(make_leaderboards(again, None, MACHINE, with_ids=True)) == plain(
         leaderboard_row_by_row.make_leaderboards(again, None, MACHINE)
     )
-    assert plain(make_leaderboards(again, None, MACHINE)) != plain(first)
+    assert plain(make_leaderboards(again, None, MACHINE, with_ids=True)) != plain(first)
+
+
+def test_who_asks_for_no_ids_gets_the_same_boards_without_them(filled):
+    """Only pages and --json name attempts; no number depends on it."""
+    filled.add("relu", [0.1, 0.5, 0.9], role="baseline")
+    filled.add("silu", [0.2, "failed", 0.9])
+
+    whole = filled.boards()
+    bare = make_leaderboards(filled.registry, None, MACHINE)
+
+    assert all(row.attempts for board in whole for row in board.rows)
+    assert bare == [replace(b, rows=tuple(replace(row, attempts=()) for row in b.rows)) for b in whole]
 
 
 def test_random_registries_hold_what_is_hard(tmp_path):
@@ -582,7 +594,7 @@ def test_the_reference_boards_are_those_that_one_gets_attempt_by_attempt(ids):
     rows = registry.table({"trial_id", "machine"}).to_pylist()
     chosen = None if ids is None else [row["trial_id"] for row in rows[::2]]
 
-    boards = make_leaderboards(registry, chosen, rows[0]["machine"])
+    boards = make_leaderboards(registry, chosen, rows[0]["machine"], with_ids=True)
 
     assert len(boards) == 2
     assert plain(boards) == plain(leaderboard_row_by_row.make_leaderboards(registry, chosen, rows[0]["machine"]))

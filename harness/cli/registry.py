@@ -70,10 +70,10 @@ def leaderboard_command(
     opened = open_registry(registry)
     wanted, baseline = (None, None) if suite is None else chosen_by_suite(suite, registry, data_dir)
     here = machine_id()
-    boards = make_leaderboards(opened, wanted, machine or here, baseline, chosen)
+    boards = make_leaderboards(opened, wanted, machine or here, baseline, chosen, with_ids=as_json)
     # Whose records there are is asked only where this machine has none: the question costs as much as the boards.
     if not boards and machine is None and (other := machine_of(opened, here)) != here:
-        boards = make_leaderboards(opened, wanted, other, baseline, chosen)
+        boards = make_leaderboards(opened, wanted, other, baseline, chosen, with_ids=as_json)
     if svg is not None:  # first: who reads the tables may leave in the middle
         from harness.picture import draw_svg
 

@@ -307,7 +307,7 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     trials = {p.trial.trial_id for p in s.plan.planned}
     with reader_may_leave():
         if s.suite.tasks:
-            boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite))
+            boards = make_leaderboards(s.registry, trials, s.provenance.machine, baseline_of(s.suite), with_ids=as_json)
             draw_leaderboards(boards, make_pools(boards), "json" if as_json else "table")
         if s.suite.kernels:
             draw_kernel_boards(make_kernel_boards(s.registry, s.provenance.machine, kernel_trials(s)), as_json=as_json)

@@ -27,12 +27,13 @@ from harness.registry.conflicts import Conflict, join
 from harness.registry.files import Layout, content_name, ensure_folder, is_stale, owner, write_new
 from harness.registry.reading import RELISTS, Changed, Entry, Reader, as_manifest, checked_name
 from harness.registry.standing import Standing
+from harness.registry.views import MEASURED, OWED
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 # About 5,000 attempts in folded files. Reading less takes a tenth of a second, and an index would only be one more file.
 WORTH_BYTES = 2 << 20
 # Written at once: enough to be quick, few enough to hold in memory with all that they logged.
@@ -44,7 +45,7 @@ FILE = "rows-{}.duckdb"
 CATALOG = "_index"
 # Long and seldom asked for: most of a row's bytes.
 LEFT_OUT = ("log", "worker_environment", "curve", "series", "spent", "diagnostics", "blobs", "measurements")
-MEMBERS = "e.quantity, e.part, e.unit, e.better, e.value, e.worst"
+MEMBERS = ", ".join(f"e.{name}" for name in MEASURED)
 KEPT = (NOTE, ".gitignore")
 HOLDERS = ("folded", "attempts")
 
@@ -366,7 +367,7 @@ def among(table: pa.Table, ids: set[str], wanted: bool) -> pa.Table:
 
 def create(con: duckdb.DuckDBPyConnection) -> None:
     con.register("_new", schema.attempt_schema().empty_table())
-    con.execute(f"CREATE TABLE rows AS SELECT 0::INTEGER AS id, {', '.join(indexed_columns())} FROM _new")
+    con.execute(f"CREATE TABLE rows AS SELECT 0::INTEGER AS id, {', '.join(indexed_columns())}, {OWED} AS owed FROM _new")
     con.execute(
         f"CREATE TABLE measured AS SELECT 0::INTEGER AS id, {MEMBERS} FROM (SELECT unnest(measurements) AS e FROM _new)"
     )
@@ -381,7 +382,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: pa.Table) -> None:
         SELECT ((SELECT coalesce(max(id), 0) FROM rows) + row_number() OVER (ORDER BY attempt_id))::INTEGER AS id, *
         FROM _new ANTI JOIN rows USING (attempt_id)"""
     )
-    con.execute(f"INSERT INTO rows SELECT id, {', '.join(indexed_columns())} FROM batch ORDER BY id")
+    con.execute(f"INSERT INTO rows SELECT id, {', '.join(indexed_columns())}, {OWED} FROM batch ORDER BY id")
     con.execute(f"INSERT INTO measured SELECT id, {MEMBERS} FROM (SELECT id, unnest(measurements) AS e FROM batch) ORDER BY id")
     con.execute("DROP TABLE batch")
     con.unregister("_new")

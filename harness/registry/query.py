@@ -19,13 +19,14 @@ from harness.registry.files import Layout
 from harness.registry.reading import RELISTS, Changed, Reader
 from harness.registry.views import (
     FACTS,
+    KNOWN,
     NOTES,
     READ,
     ROWS,
     VIEWS,
     Indexed,
     columns_of,
-    measurements_sql,
+    over_index,
     repeated_sql,
     rows_sql,
     with_uses,
@@ -150,19 +151,27 @@ def answer(
 ) -> pa.Table:  # fmt: skip
     """Raises as `duck.select` does."""
     said = reader.annotations()
-    tables = {READ: sources.read, NOTES: said}
+    read = numbered(sources.read)
+    tables = {READ: read, NOTES: said}
     used = with_uses(views)
     if "facts" in used:
         tables[FACTS] = facts_table(reader)
-    definitions = {ROWS: rows_sql(sources.indexed, said.num_rows > 0)} if views - {"facts", "v_claims"} else {}
-    definitions |= {name: VIEWS[name].sql for name in used}
+    definitions = {ROWS: rows_sql(sources.indexed, read.column_names, said.num_rows > 0)} if views - {"facts", "v_claims"} else {}
+    definitions |= {name: KNOWN[name].sql for name in used}
     if sources.indexed is None or sources.attached is None:
         return duck.select(con, sql, parameters, tables, definitions, timeout_s)
-    if "measurements" in definitions:
-        definitions["measurements"] = measurements_sql(sources.indexed)
+    definitions |= {name: sql for name, sql in over_index(sources.indexed).items() if name in definitions}
     unless = repeated_sql(sources.indexed) if sources.indexed.lacking else ""
     files = {index.CATALOG: sources.attached.path}
     return duck.select(con, sql, parameters, tables, definitions, timeout_s, files, unless)
+
+
+def numbered(read: pa.Table) -> pa.Table:
+    """With an `id` for each row, below 0: the index counts from 1."""
+    import numpy as np
+    import pyarrow as pa
+
+    return read.append_column("id", pa.array(-1 - np.arange(read.num_rows, dtype=np.int32)))
 
 
 def facts_table(reader: Reader) -> pa.Table:
@@ -188,7 +197,7 @@ def check(named: Named) -> set[str]:
         if folder == "information_schema" and catalog in OWN_CATALOGS | {"system"}:
             views |= set(VIEWS)
             named.all_columns = True
-        elif catalog in OWN_CATALOGS and folder in ("", "main") and name in VIEWS:
+        elif catalog in OWN_CATALOGS and folder in ("", "main") and name in KNOWN:
             views.add(name)
         elif not (catalog == "" and folder == "" and name in named.with_names):
             near = difflib.get_close_matches(name, VIEWS, n=1)
@@ -259,7 +268,7 @@ def tables_of(tree: Any) -> Iterator[Mapping[str, Any]]:
 def whole_names(table: Mapping[str, Any]) -> list[str]:
     """By what a table's whole row may be called, if it is a view that passes on all columns."""
     name = str(table.get("table_name") or "").lower()
-    if name not in VIEWS or not VIEWS[name].whole:
+    if name not in KNOWN or not KNOWN[name].whole:
         return []
     return [name, str(table.get("alias") or name)]
 

@@ -6,14 +6,18 @@ columns, times are UTC, null is not measured. `v_` views choose: the latest atte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from harness.records import FAILURES
 from harness.registry.schema import attempt_schema
 
-# What all views stand on, not for users: the attempts, with the columns that a query needs, and what people say of them.
+# What all views stand on, not for users: the attempts, with the columns that a query needs, and what people say of them. Each has
+# a number in this query, `id`, and what it declares as one text, `owed`: numbers are quicker to join by than names are, and a
+# text is quicker to compare than a list of structs is. Texts are equal where the lists are: they hold each float in full.
 ROWS = "_rows"
+OWN = "id, owed"
+OWED = "CAST(to_json(declared) AS VARCHAR)"
 SAID = ("annotation", "annotation_reason")
 # The Arrow tables of which it is made: attempts that were read from their files, and the annotations in force.
 READ = "_read"
@@ -28,6 +32,9 @@ KEYS = (
     "attempt_id", "trial_id", "series_key", "pair_key", "invocation", "suite", "machine", "kind", "track", "task",
     "task_params", "method", "role", "paper", "device", "dtype", "threads", "seed", "torch_version", "status", "started_at",
 )  # fmt: skip
+
+# Of a number that an attempt measured.
+MEASURED = ("quantity", "part", "unit", "better", "value", "worst")
 
 # What must agree before seeds are pooled.
 POOLED = (
@@ -59,7 +66,7 @@ def long_table(column: str, select: str, summary: str) -> View:
 
 # The greatest (start, id) and not a window with a sort: of a million attempts a tenth of a second instead of half of one.
 LATEST = f"""
-SELECT * EXCLUDE (id) FROM {ROWS} SEMI JOIN (
+SELECT * EXCLUDE ({OWN}) FROM {ROWS} SEMI JOIN (
     SELECT max(struct_pack(started := coalesce(started_at, '-infinity'), attempt_id := attempt_id)).attempt_id AS attempt_id
     FROM {ROWS} WHERE status NOT IN ('interrupted', 'unsupported') AND annotation IS DISTINCT FROM 'invalid'
                       AND attempt_id IS NOT NULL
@@ -194,10 +201,10 @@ ORDER BY claim, protocol, method, task, "given", metric, seed
 
 VIEWS = {
     "attempts": View(
-        f"SELECT * EXCLUDE (id) FROM {ROWS}", (), summary="one row an attempt; lists of what it measured", whole=True
+        f"SELECT * EXCLUDE ({OWN}) FROM {ROWS}", (), summary="one row an attempt; lists of what it measured", whole=True
     ),
     "measurements": long_table(
-        "measurements", "e.quantity, e.part, e.unit, e.better, e.value, e.worst", "one row a number: metric or probe, part"
+        "measurements", ", ".join(f"e.{name}" for name in MEASURED), "one row a number: metric or probe, part"
     ),
     "series": long_table(
         "series", "e.quantity, e.part, e.unit, e.axis, unnest(e.x) AS x, unnest(e.y) AS y", "one row a point of a metric"
@@ -241,19 +248,28 @@ VIEWS = {
     ),
 }  # fmt: skip
 
+# For the harness's own large questions, by attempts' numbers; no user is told of them.
+INNER = {
+    "_numbered": View(f"SELECT * FROM {ROWS}", ("declared",), whole=True),
+    "_measured": View(
+        f"SELECT id, e.quantity, e.part, e.value FROM (SELECT id, unnest(measurements) AS e FROM {ROWS})", ("measurements",)
+    ),
+}
+KNOWN = {**VIEWS, **INNER}
+
 
 def with_uses(names: Iterable[str]) -> list[str]:
     """The views and those that they stand on, in the order in which they can be made."""
     needed = set(names)
-    needed |= {used for name in needed for used in VIEWS[name].uses}
-    return [name for name in sorted(VIEWS, key=lambda n: len(VIEWS[n].uses)) if name in needed]
+    needed |= {used for name in needed for used in KNOWN[name].uses}
+    return [name for name in sorted(KNOWN, key=lambda n: len(KNOWN[n].uses)) if name in needed]
 
 
 def columns_of(names: Iterable[str], named: Iterable[str] | None) -> set[str]:
     """The columns of the attempts that these views read. named: those that the query names; None: all of them."""
-    views = [VIEWS[name] for name in with_uses(names)]
+    views = [KNOWN[name] for name in with_uses(names)]
     found = {"attempt_id"}.union(*(view.columns for view in views))
-    if any(VIEWS[name].whole for name in names):
+    if any(KNOWN[name].whole for name in names):
         known = set(attempt_schema().names)
         found |= known if named is None else known & set(named)
     return found
@@ -274,27 +290,28 @@ class Indexed:
     lacking: bool
 
 
-def rows_sql(index: Indexed | None, said: bool) -> str:
-    """ROWS. said: whether people said anything of attempts; a join with nothing is not free."""
-    rows = f"SELECT NULL::INTEGER AS id, * FROM {READ}"
+def rows_sql(index: Indexed | None, read: Collection[str], said: bool) -> str:
+    """ROWS. read: the columns of READ, `id` among them. said: whether people said anything of attempts; a join with nothing is
+    not free."""
+    owed = f"{OWED if 'declared' in read else 'NULL::VARCHAR'} AS owed"
+    rows = f"SELECT *, {owed} FROM {READ}"
     if index is not None:
         named = ", ".join(index.columns)
-        read = f" UNION ALL SELECT NULL::INTEGER, {named} FROM {READ}" if index.lacking else ""
-        rows = f"SELECT id, {named} FROM {index.catalog}.rows{read}"
+        more = f" UNION ALL SELECT id, {named}, {owed} FROM {READ}" if index.lacking else ""
+        rows = f"SELECT id, {named}, owed FROM {index.catalog}.rows{more}"
     if not said:
         return f"SELECT *, {', '.join(f'NULL::VARCHAR AS {name}' for name in SAID)} FROM ({rows})"
     return f"SELECT r.*, {', '.join(f'n.{name}' for name in SAID)} FROM ({rows}) AS r LEFT JOIN {NOTES} AS n USING (attempt_id)"
 
 
-def measurements_sql(index: Indexed) -> str:
-    """The view `measurements` over an index, which has them as a table of their own."""
-    keys, members = ", ".join((*KEYS, *SAID)), ("quantity", "part", "unit", "better", "value", "worst")
-    sql = f"""SELECT {keys}, {", ".join(f"m.{name}" for name in members)}
-        FROM {ROWS} JOIN {index.catalog}.measured AS m USING (id)"""
-    if not index.lacking:
-        return sql
-    return f"""{sql} UNION ALL SELECT {keys}, {", ".join(f"e.{name}" for name in members)} FROM {ROWS}
-        JOIN (SELECT attempt_id, unnest(measurements) AS e FROM {READ}) USING (attempt_id) WHERE id IS NULL"""
+def over_index(index: Indexed) -> dict[str, str]:
+    """The views that are others over an index, which has the measurements as a table of their own."""
+    measured = f"SELECT id, {', '.join(MEASURED)} FROM {index.catalog}.measured"
+    if index.lacking:
+        read = f"SELECT id, unnest(measurements) AS e FROM {READ}"
+        measured += f" UNION ALL SELECT id, {', '.join(f'e.{name}' for name in MEASURED)} FROM ({read})"
+    keys = ", ".join((*KEYS, *SAID, *(f"m.{name}" for name in MEASURED)))
+    return {"measurements": f"SELECT {keys} FROM {ROWS} JOIN ({measured}) AS m USING (id)", "_measured": measured}
 
 
 def repeated_sql(index: Indexed) -> str:

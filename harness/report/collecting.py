@@ -209,7 +209,7 @@ def collect(
     counts = registry.query(COUNTS).to_pylist()
     facts = registry.facts()
     names = sorted({str(row["machine"]) for row in counts} | checked_machines(facts))
-    boards = [board for name in names for board in make_leaderboards(registry, None, name)]
+    boards = [board for name in names for board in make_leaderboards(registry, None, name, with_ids=True)]
     kernels = [board for name in names for board in make_kernel_boards(registry, name)]
     ids = sorted({id for board in boards for row in board.rows for id in row.attempts})
     by_kernel = kernel_attempts(registry, kernels)

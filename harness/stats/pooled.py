@@ -231,9 +231,9 @@ def rank_ranges(beats: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
     m = len(beats)
     if any(len(row) != m for row in beats):
         raise ValueError(f"rank_ranges: {m} rows of {', '.join(str(len(row)) for row in beats)}; give m x m")
-    if clash := next(((i, j) for i in range(m) for j in range(i, m) if beats[i][j] and beats[j][i]), None):
+    if clash := next(((i, j) for i, row in enumerate(beats) for j in range(i, m) if row[j] and beats[j][i]), None):
         raise ValueError(f"rank_ranges: methods {clash[0]} and {clash[1]} beat each other")
-    return [(1 + sum(beats[j][i] for j in range(m)), m - sum(beats[i])) for i in range(m)]
+    return [(1 + sum(beaten), m - sum(row)) for row, beaten in zip(beats, zip(*beats, strict=True), strict=True)]
 
 
 def checked(who: str, scores: ArrayLike) -> Reals:
