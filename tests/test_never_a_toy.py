@@ -215,7 +215,7 @@ def attempts(ran: Ran, method: str) -> list[dict[str, Any]]:
 
 def board_rows(ran: Ran) -> dict[str, dict[str, Any]]:
     """The rows of both boards, in their order: components in a net, and learners, which bring their own."""
-    boards = harness("leaderboard", "--json", "--registry", ran.registry).json
+    boards = harness("leaderboard", "--json", "--registry", ran.registry).json["boards"]
     assert [board["task"] for board in boards] == ["digits", "digits"]
     return {row["method"]: row for board in boards for row in board["rows"]}
 
