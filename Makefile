@@ -10,10 +10,10 @@ run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --benchmark-skip
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m slow --timeout 1800 --benchmark-skip
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ bench: $(VENV)/installed
 # The pages of the committed records (build/report), docs/results.md, and the picture of the README.
 report: $(VENV)/installed
 	$(BIN)/harness report -o build/report --results docs/results.md --registry registry/reference
-	$(BIN)/harness leaderboard --task digits --registry registry/reference --svg docs/vision.svg >/dev/null
+	$(BIN)/harness leaderboard --suite vision --registry registry/reference --svg docs/vision.svg >/dev/null
 
 # About half an hour: every fault of docs/reliability.md, as often as that page says.
 reliability: $(VENV)/installed

@@ -358,7 +358,7 @@ def test_a_failed_seed_is_shown_and_paired_with_what_it_counts_as(registry):
     assert cell_of(page, "seeds-", 3, "worse").text == "oom, counts as 0"
     assert cell_of(page, "seeds-", 3, "difference").value == pytest.approx(-cell_of(page, "seeds-", 3, "relu").value)
     assert pair is not None
-    assert (pair.n, pair.mean) == (4, pytest.approx(rows["worse"].difference.mean))
+    assert (pair.n, pair.mean) == (5, pytest.approx(rows["worse"].difference.mean))
 
 
 def test_seeds_of_two_root_seeds_stand_apart(tmp_path):
