@@ -11,7 +11,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 # Control characters but tab and newline (a carriage return only where it ends a line), line and paragraph separators,
@@ -111,3 +111,11 @@ def visible_output() -> Iterator[None]:
     """Put `Visible` before stdout and stderr."""
     with contextlib.redirect_stdout(Visible(sys.stdout)), contextlib.redirect_stderr(Visible(sys.stderr)):
         yield
+
+
+def setting_texts(shared: Mapping[str, Any]) -> list[str]:
+    """Net and training of a board, where there are any: "mlp width 128 depth 2", "adamw lr 0.02 batch 64"."""
+    net, train = shared["net"], shared.get("train") or {}  # a suite may list several, whose boards differ in nothing else
+    parts = [" ".join([str(net["arch"]), *(f"{k} {net[k]}" for k in ("width", "depth", "norm") if k in net)])] if net else []
+    trained = [word + str(train[k]) for word, k in (("", "optimizer"), ("lr ", "lr"), ("batch ", "batch")) if k in train]
+    return parts + ([" ".join(trained)] if trained else [])

@@ -29,7 +29,7 @@ from harness.fairness import match_lines, tuning_lines
 from harness.identity import canonical
 from harness.leaderboard import SHARED, Board, Row
 from harness.pooling import Pool, PooledRow
-from harness.showing import cell, finite
+from harness.showing import cell, finite, setting_texts
 from harness.stats import Interval
 
 Form = Literal["table", "json", "csv", "markdown"]
@@ -143,18 +143,8 @@ def timing_cell(medians: tuple[float, ...] | None) -> str:
 
 def board_title(board: Board) -> str:
     budget = ", ".join(f"{k} {v:g}" for k, v in (board.shared["budget"] or {}).items()) or "no budget"
-    setting, where = setting_of(board.shared), where_of(board.shared)
+    setting, where = setting_texts(board.shared), where_of(board.shared)
     return " | ".join([board.task, *setting, budget, where])
-
-
-def setting_of(shared: Any) -> list[str]:
-    """Net and training, where there are any."""
-    net, train = shared["net"], shared.get("train") or {}  # a suite may list several, whose boards differ in nothing else
-    parts = []
-    if net:
-        parts.append(" ".join([net["arch"], *(f"{k} {net[k]}" for k in ("width", "depth", "norm") if k in net)]))
-    settings = [word + str(train[k]) for word, k in (("", "optimizer"), ("lr ", "lr"), ("batch ", "batch")) if k in train]
-    return parts + ([" ".join(settings)] if settings else [])
 
 
 def where_of(shared: Any) -> str:
@@ -196,7 +186,7 @@ def footnotes(board: Board) -> list[str]:
 
 
 def pool_title(pool: Pool) -> str:
-    return " | ".join([f"{len(pool.tasks)} tasks: {', '.join(pool.tasks)}", *setting_of(pool.shared), where_of(pool.shared)])
+    return " | ".join([f"{len(pool.tasks)} tasks: {', '.join(pool.tasks)}", *setting_texts(pool.shared), where_of(pool.shared)])
 
 
 def pool_columns(pool: Pool) -> list[Column]:

@@ -12,7 +12,7 @@ from typing import Any
 from harness.identity import canonical, digest
 from harness.leaderboard import Board
 from harness.report.blocks import Cell, Mark, Span
-from harness.showing import interval_text, one_line
+from harness.showing import interval_text, one_line, setting_texts
 from harness.stats import Interval
 
 SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -152,12 +152,8 @@ def task_label(board: Board) -> str:
 def settings(board: Board) -> str:
     """Net, training, budget and device of a board: what its methods have in common."""
     shared = board.shared
-    net, train = shared["net"] or {}, shared.get("train") or {}
-    parts = [" ".join([str(net["arch"]), *(f"{k} {net[k]}" for k in ("width", "depth", "norm") if k in net)])] if net else []
-    trained = [word + str(train[k]) for word, k in (("", "optimizer"), ("lr ", "lr"), ("batch ", "batch")) if k in train]
-    parts += [" ".join(trained)] if trained else []
-    parts.append(", ".join(f"{k} {v:,g}" for k, v in (shared["budget"] or {}).items()) or "no budget")
-    return one_line(" · ".join([*parts, where(shared)]))
+    budget = ", ".join(f"{k} {v:,g}" for k, v in (shared["budget"] or {}).items()) or "no budget"
+    return one_line(" · ".join([*setting_texts(shared), budget, where(shared)]))
 
 
 def where(shared: Mapping[str, Any]) -> str:
