@@ -676,6 +676,11 @@ def test_a_wrong_parameter_is_said_at_its_own_place(entry, message):
     assert only(plain(methods=f"[{{use: crrelu, {entry}}}]")).startswith(f"s.yaml:4: {message}")
 
 
+def test_a_net_may_be_without_activations_for_layers_that_have_their_own():
+    """A Kolmogorov-Arnold layer bends its inputs itself; no plugin offers `identity`, the laboratory has it."""
+    assert load(plain(net="{activation: identity}")).net[0].activation == "identity"
+
+
 def test_a_parameter_without_a_default_is_asked_for():
     """`needy` is a method whose author gave no default rank."""
     assert only(plain(methods="[needy]")).startswith(

@@ -181,10 +181,10 @@ def _without_partner(chosen: Chosen) -> Iterator[Finding]:
 
 
 def check_net(raw: Raw, catalogue: Catalogue) -> Iterator[Finding]:
-    """The activation that a net names exists."""
+    """The activation that a net names exists; identity is none, for layers that have their own."""
     for i, net in enumerate(raw.list_at("net")[:MAX_ENTRIES]):
         name = net.get("activation") if isinstance(net, dict) else None
-        if not isinstance(name, str):
+        if not isinstance(name, str) or name == "identity":
             continue
         try:
             spec = catalogue.method(name).spec
