@@ -35,7 +35,7 @@ from harness.records import (
     Timing,
     Trial,
 )
-from harness.registry import Registry, TrialState, duck, io, query, reading, schema
+from harness.registry import Registry, TrialState, duck, folding, io, query, reading, schema
 from harness.registry.files import STALE_ELSEWHERE_S, STALE_S, this_process
 from harness.registry.reading import Reader, checked_name
 from harness.registry.views import VIEWS
@@ -274,6 +274,25 @@ def test_a_file_of_a_newer_schema_is_left_out_with_the_mend_and_stays(registry, 
     assert len(reader.table()) == 1
     assert "schema 3, newer than this harness reads; upgrade paper-harness" in reader.warnings[0]
     assert len(loose_files(registry)) == 2
+
+
+def test_many_files_of_a_newer_schema_stay_out_of_what_is_folded(registry, monkeypatch):
+    """A newer harness shares the registry: the older one folds its own files, and says what to upgrade."""
+    newer = 2 * reading.RELISTS
+    with monkeypatch.context() as later:
+        later.setattr(schema, "SCHEMA_VERSION", 3)
+        for number in range(newer):
+            registry.append(make_attempt(number))
+    for number in range(newer, newer + folding.MAX_LOOSE + 1):
+        registry.append(make_attempt(number))
+
+    opened = Registry.open(registry.path, create=False)
+    opened.compact()
+
+    assert len(loose_files(registry)) >= newer
+    assert len(opened.table()) == folding.MAX_LOOSE + 1
+    assert len(opened.warnings) == newer
+    assert all("upgrade paper-harness" in warning for warning in opened.warnings)
 
 
 # Blobs and facts ------------------------------------------------------------------------------------------------------

@@ -69,11 +69,15 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Fixing:
-    """A protocol that holds since fixed_at (UTC): of equal ones the earliest counts. suite: whose run fixed it."""
+    """A protocol that holds since fixed_at (UTC): of equal ones the earliest counts. suite: whose run fixed it.
+
+    run: what stood behind `harness run` then: the suite as it was typed, and what changed it. () for what older versions fixed.
+    """
 
     protocol: Protocol
     suite: str
     fixed_at: datetime
+    run: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ def limit(name: str, value: Any) -> Any:
 def to_facts(fixing: Fixing) -> dict[str, Any]:
     protocol = fixing.protocol
     return {
-        "claim": protocol.claim, "digest": protocol.digest, "suite": fixing.suite,
+        "claim": protocol.claim, "digest": protocol.digest, "suite": fixing.suite, "run": list(fixing.run),
         "fixed_at": fixing.fixed_at.isoformat(timespec="microseconds"), "terms": protocol.terms,
         "seeds": list(protocol.seeds), "extension": list(protocol.extension),
         "cells": [{"cell": to_json(p.cell), "shared": p.shared, "series": list(p.series)} for p in protocol.places],
@@ -224,7 +228,8 @@ def from_facts(facts: Mapping[str, Any]) -> Fixing:
     if not places or protocol.digest != facts["digest"]:
         raise ValueError("its digest is not that of its content")
     fixed_at = datetime.fromisoformat(facts["fixed_at"])
-    return Fixing(protocol, str(facts["suite"]), fixed_at if fixed_at.tzinfo else fixed_at.replace(tzinfo=UTC))
+    run = tuple(map(str, facts.get("run", ())))
+    return Fixing(protocol, str(facts["suite"]), fixed_at if fixed_at.tzinfo else fixed_at.replace(tzinfo=UTC), run)
 
 
 def place_of(told: Mapping[str, Any]) -> Place:
@@ -254,14 +259,17 @@ def fixings(registry: Registry) -> list[Fixing]:
     return sorted(earliest.values(), key=lambda f: (f.fixed_at, f.protocol.claim, f.protocol.digest))
 
 
-def fix(protocols: Iterable[Protocol], registry: Registry, suite: str) -> list[Fixing]:
-    """Fix what is not fixed yet, from now on; what was keeps its time. Durable when this returns. Raises RegistryError."""
+def fix(protocols: Iterable[Protocol], registry: Registry, suite: str, run: Sequence[str] = ()) -> list[Fixing]:
+    """Fix what is not fixed yet, from now on; what was keeps its time. Durable when this returns. Raises RegistryError.
+
+    run: the words behind `harness run` that bring the suite's trials about again.
+    """
     known = {fixing.protocol.digest: fixing for fixing in fixings(registry)}
     found = []
     for protocol in protocols:
         fixing = known.get(protocol.digest)
         if fixing is None:
-            fixing = Fixing(protocol, suite, datetime.now(UTC))
+            fixing = Fixing(protocol, suite, datetime.now(UTC), tuple(run))
             registry.keep_facts(KIND, new_id(), to_facts(fixing))
         found.append(fixing)
     return found

@@ -6,6 +6,7 @@ least, and that a cause has its ablation. Where something lacks the word is `inc
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +176,8 @@ def cost_ratio(found: Mapping[Cell, Found]) -> float | None:
 
 def explain(known: Verdict, claim: Claim, fixing: Fixing, look: Look, found: Mapping[Cell, Found]) -> Verdict:
     """The verdict with its reason and its command, and what overrides the word of the rule."""
-    run = f"harness run {known.suite}" + (f" --device {known.device}" if known.device != "cpu" else "")
+    device = ["--device", known.device] if known.device != "cpu" else []
+    run = shlex.join(["harness", "run", *(fixing.run or [fixing.suite]), *device])
     known = replace(known, command=run)
     if claim.because and claim.because not in {cell.method for cell in cells(claim.rule)}:
         why = f"it says what the cause is, and its rule does not compare with {claim.because}, which lacks it"

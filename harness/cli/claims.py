@@ -84,11 +84,13 @@ def to_json(told: Iterable[Told | Unfixed]) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def fix_claims(found: Sequence[Protocol | Unfixed], registry: Registry, suite: str, machine: str, torch: str) -> None:
-    """Fix what the suite's claims are judged on, and say so on stderr."""
+def fix_claims(
+    found: Sequence[Protocol | Unfixed], registry: Registry, suite: str, run: Sequence[str], machine: str, torch: str
+) -> None:
+    """Fix what the suite's claims are judged on, and say so on stderr. run: the words behind `harness run`."""
     from harness.claims.fixing import Unfixed, fix
 
-    fix([p for p in found if not isinstance(p, Unfixed)], registry, suite)
+    fix([p for p in found if not isinstance(p, Unfixed)], registry, suite, run)
     for line in lines(tell(found, registry, machine, torch)):
         click.echo(line, err=True)
 

@@ -89,6 +89,11 @@ class Choice:
             made.append(f"devices=[{', '.join(self.devices)}]")
         return made
 
+    def words(self) -> list[str]:
+        """What of it decides which trials the suite has on a device; the limits, and what picks some of them, do not."""
+        seeds = [] if self.seeds is None else ["--seeds", self.seeds]
+        return [word for change in self.overrides for word in ("--set", change)] + seeds
+
     def selection(self) -> Selection:
         from harness.plan import Selection
 
@@ -177,6 +182,7 @@ class Session:
     parallel: int
     claims: list[Protocol | Unfixed]
     torch_version: str
+    words: list[str]  # behind `harness run`, for the suite as it is here
     again: Callable[[], Session]  # the same, planned anew from what the registry holds by now
 
 
@@ -218,7 +224,7 @@ def session(
             narrowed = plan.narrow(whole, selection)
             return Session(
                 suite, catalogue, narrowed, plan.to_run(narrowed, selection), registry, executor, where, parallel,
-                list(find_protocols(suite, whole, catalogue)), here.torch_version, planned,
+                list(find_protocols(suite, whole, catalogue)), here.torch_version, [name, *choice.words()], planned,
             )  # fmt: skip
 
         yield planned()
@@ -296,7 +302,7 @@ def run_suite(s: Session, yes: bool, as_json: bool) -> int:
     limits = Limits(s.suite.limits.timeout_s, s.suite.limits.memory_bytes)
     confirm(s, yes)
     if s.claims:
-        fix_claims(s.claims, s.registry, s.suite.name, s.provenance.machine, s.torch_version)
+        fix_claims(s.claims, s.registry, s.suite.name, s.words, s.provenance.machine, s.torch_version)
     s, stopped = tune_first(s, limits) if any(trial.kind == "tuning" for trial in s.trials) else (s, False)
     if stopped:
         return INTERRUPTED

@@ -388,9 +388,12 @@ class Registry:
 
     def _folding(self, fold: Callable[[], T]) -> T:
         try:
-            for _ in range(RELISTS):
-                with contextlib.suppress(Changed):  # another process folds too, or damage was found: list anew
+            tries = 0
+            while tries < RELISTS:
+                left_out = len(self._reader.left_out)
+                with contextlib.suppress(Changed):  # another process folds too, or a file cannot be used: list anew
                     return fold()
+                tries += len(self._reader.left_out) == left_out  # one left out is one file less: that ends by itself
         except OSError as exc:
             raise self._error("cannot fold", exc) from exc
         raise RegistryError(f"registry {self.path}: its files change faster than they can be folded; try again")
