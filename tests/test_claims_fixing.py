@@ -170,7 +170,8 @@ def test_the_earliest_fixing_counts_whoever_merges_with_whom(plugin_site: Plugin
 
 def test_a_fixing_comes_back_from_its_file_as_it_was(plugin_site: PluginSite):
     """Given values keep their types, infinities and tuples come through JSON."""
-    fixing = Fixing(protocol(write_paper(plugin_site, more="effect=0.5")), "toys", datetime(2026, 1, 2, 3, 4, 5, 6, UTC))
+    fixed_at = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+    fixing = Fixing(protocol(write_paper(plugin_site, more="effect=0.5")), "toys", fixed_at, ("my/toys.yaml", "--seeds", "10"))
 
     assert from_facts(json.loads(json.dumps(to_facts(fixing)))) == fixing
 

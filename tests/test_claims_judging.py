@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -432,7 +433,8 @@ def test_the_ledger_of_a_real_run(plugin_site: PluginSite, tmp_path):
     write_paper(plugin_site)
     suite, registry = write_suite(tmp_path), tmp_path / "r"
     only = ("-m", "near", "-m", "far")
-    ran = harness_process("run", suite, "--registry", registry, *only, cwd=tmp_path, **plugin_site.environment)
+    changed = ("--set", "limits.timeout=1m")
+    ran = harness_process("run", suite, "--registry", registry, *only, *changed, cwd=tmp_path, **plugin_site.environment)
     table = harness("claims", "toypaper", "--registry", registry)
     full = harness("claims", CLAIM, "--registry", registry)
     (told,) = harness("claims", CLAIM, "--registry", registry, "--json").json
@@ -444,6 +446,16 @@ def test_the_ledger_of_a_real_run(plugin_site: PluginSite, tmp_path):
     assert [text for text in said if text not in full.out] == []
     assert (told["word"], told["n"], told["decisions"][0]["high"]) == ("supported", 10, None)
     assert told["cost_ratio"] > 0
+    assert told["command"] == shlex.join(["harness", "run", str(suite), *changed])
+
+
+def test_the_command_of_a_claim_is_words_to_a_shell_whoever_fixed_it(plugin_site: PluginSite, registry):
+    """A stranger's records name the suite: `$(...)` in it must not run when the command is pasted."""
+    catalogue = write_paper(plugin_site)
+    fix([protocol(catalogue)], registry, "toys; $(touch pwned)")
+    (found,) = judge_claims(registry, catalogue, [CLAIM])
+
+    assert found.command == "harness run 'toys; $(touch pwned)'"
 
 
 def test_a_claim_with_several_verdicts_says_where_each_comes_from(plugin_site: PluginSite, registry):
