@@ -64,7 +64,8 @@ class PooledRow:
 class Pool:
     """Methods over several tasks, best mean rank first. metric: None where the tasks rank by different ones.
 
-    left_out: methods that some task knows and that are not pooled, with the reason.
+    left_out: methods that some task knows and that are not pooled, with the reason. refs: of each task, the full name and the
+    parameters in JSON, as records have them.
     """
 
     tasks: tuple[str, ...]
@@ -74,6 +75,7 @@ class Pool:
     taus: tuple[float, ...]
     rows: tuple[PooledRow, ...]
     left_out: Mapping[str, str]
+    refs: tuple[tuple[str, str], ...]
 
 
 def make_pools(boards: Sequence[Board]) -> list[Pool]:
@@ -146,7 +148,8 @@ def make_pool(boards: Sequence[Board]) -> Pool | None:
     if metric and metric.better == "lower":
         taus = tuple(-tau for tau in taus)
     named = "" if baseline is None else lines[0][baseline].method
-    return Pool(tuple(board.task for board in boards), shared, metric, named, taus, tuple(rows), left_out)
+    refs = tuple((str(board.shared["task"]), canonical(board.shared["task_params"])) for board in boards)
+    return Pool(tuple(board.task for board in boards), shared, metric, named, taus, tuple(rows), left_out, refs)
 
 
 def pooled_scores(boards: Sequence[Board], lines: Sequence[Mapping[str, Row]]) -> tuple[dict[str, Reals], dict[str, str]]:

@@ -15,14 +15,15 @@ from click.testing import CliRunner
 
 from harness.cli.main import cli
 from harness.errors import HarnessError, MissingError
+from harness.pooling import make_pools
 from harness.registry import Registry
 from harness.report import charts, drawing, make_report
 from harness.report.blocks import Cell, Page
 from harness.report.collecting import collect
 from harness.report.pages import compare, make_pages, methods, overview
-from harness.report.pages.claims import estimate_cell, levels_of, word_of
+from harness.report.pages.claims import estimate_cell, levels_of, sql_of, word_of
 from harness.report.pages.kernels import roofs_of
-from harness.report.pages.leaderboard import standing_cell, timing_cell
+from harness.report.pages.leaderboard import pool_sql, standing_cell, timing_cell
 from tests.registry_samples import make_attempt
 from tests.report_samples import (
     HOSTILE,
@@ -161,6 +162,9 @@ def test_merged_in_any_order_and_folded_the_same_records_give_the_same_bytes(tmp
     assert not any(str(tmp_path).encode() in content for content in c.values())
 
 
+REFERENCE = Path(__file__).parents[1] / "registry" / "reference"
+
+
 def test_the_sql_beside_each_table_runs_and_gives_the_boards_means(registry, made):
     """What stands beside a figure is what gives it, not a decoration."""
     told = {t.sql: t.name for p in made for s in p.sections for t in s.tables if t.sql}
@@ -169,8 +173,27 @@ def test_the_sql_beside_each_table_runs_and_gives_the_boards_means(registry, mad
     means = {row.method: row.interval.mean for row in collect(registry).boards[0].rows if row.interval}
 
     assert len(answers) > 15
-    assert all(rows for name, rows in answers.items() if not name.startswith(("failures", "data")))
+    assert all(rows for name, rows in answers.items() if not name.startswith(("failures", "data", "claims")))
     assert {r["method"].rpartition("/")[2]: r["mean"] for r in rows} == pytest.approx(means)
+
+
+def test_the_sql_of_a_pool_and_of_the_ledger_gives_their_numbers():
+    """On the committed records: the mean of every method without failures on every pooled task, the values of judged claims."""
+    reference = Registry.open(REFERENCE, create=False)
+    pools = [pool for pool in make_pools(collect(reference).boards) if pool.metric]
+    for pool in pools:
+        values: dict[tuple[str, str], list[float]] = {}
+        for found in reference.query(pool_sql(pool)).to_pylist():
+            values.setdefault((found["method"], found["task"]), []).append(found["value"])
+        for row in (row for row in pool.rows if not row.n_failed and "(" not in row.method):
+            for (task, _), interval in zip(pool.refs, row.intervals, strict=True):
+                own = values[row.ref, task]
+                assert interval is None or len(own) != row.runs or sum(own) / len(own) == pytest.approx(interval.mean)
+    ledger = reference.query(sql_of(["selu", "lipsdp"])).to_pylist()
+
+    assert len(pools) >= 3
+    assert {row["claim"].partition(".")[0] for row in ledger} == {"selu", "lipsdp"}
+    assert len([row for row in ledger if row["value"] is not None]) > 500
 
 
 def test_every_command_on_a_page_is_one_that_the_command_line_takes(made):

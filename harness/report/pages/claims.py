@@ -10,7 +10,7 @@ from harness.claims.verdicts import Decision, Verdict
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Fact, Figure, Page, Row, Section, Table
 from harness.report.collecting import Collected
-from harness.report.words import command, number, plural, sentence, share, signed_word
+from harness.report.words import command, literal, number, plural, sentence, share, signed_word
 from harness.showing import one_line
 from harness.specs import Claim, Paper
 
@@ -110,7 +110,15 @@ def claims_table(found: Collected, papers: Sequence[Paper]) -> Table:
         figures += [f for at, v in enumerate(verdicts) if (f := forest_figure(full_name(paper, claim), v, at))]
     name = f"claims-{linking.claim_anchor('+'.join(names))}"
     again = command("harness", "claims", *names)
-    return Table(name, columns, tuple(rows), "Claims", command=again, figures=tuple(figures))
+    return Table(name, columns, tuple(rows), "Claims", sql=sql_of(names), command=again, figures=tuple(figures))
+
+
+def sql_of(papers: Sequence[str]) -> str:
+    """The values that the verdicts of these papers rest on, and where none is there yet."""
+    columns = 'c.claim, c.method, c.task, c."given", c.seed, m.machine, m.status, c.metric, m.value, m.attempt_id'
+    same = "m.series_key = c.series_key AND m.quantity = c.metric AND m.part = c.part AND m.started_at >= c.fixed_at"
+    chosen = " OR ".join(f"starts_with(c.claim, {literal(f'{paper}.')})" for paper in papers)
+    return f"SELECT {columns} FROM v_claims AS c LEFT JOIN measurements AS m ON {same} WHERE {chosen} ORDER BY ALL"
 
 
 def tags_of(paper: Paper, word: str) -> dict[str, str]:

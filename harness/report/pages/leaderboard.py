@@ -9,6 +9,7 @@ from functools import partial
 from statistics import median
 
 from harness.fairness import match_lines, tuning_lines
+from harness.identity import canonical
 from harness.leaderboard import Board, Row
 from harness.pooling import Pool
 from harness.report import charts, linking
@@ -22,6 +23,7 @@ from harness.report.words import (
     conditions,
     count,
     interval,
+    literal,
     number,
     plural,
     seconds,
@@ -97,11 +99,30 @@ def pool_section(pool: Pool) -> Section:
         tuple(columns),
         tuple(rows),
         title,
+        sql=pool_sql(pool),
         command="harness leaderboard",
         figures=tuple(profile_figure(pool, name)),
     )
     where_ = where({**pool.shared})
     return Section(name, f"{title}: {', '.join(map(one_line, pool.tasks))}", text=(where_, *lines), tables=(table,))
+
+
+def pool_sql(pool: Pool) -> str:
+    """What is drawn from: the runs of these methods on these tasks, the latest of each series, failed ones without a value.
+
+    Also those with parameters that stand on their own line or are left out of the pool: a column has them.
+    """
+    shared = {name: value if isinstance(value, str | int | None) else canonical(value) for name, value in pool.shared.items()}
+    metric = f" AND m.quantity = {literal(pool.metric.name)}" if pool.metric else ""
+    tasks = ", ".join(f"({literal(task)}, {literal(given)})" for task, given in pool.refs)
+    methods = ", ".join(sorted({literal(row.ref) for row in pool.rows}))
+    chosen = f"a.method IN ({methods}) AND (a.task, a.task_params) IN ({tasks})"
+    latest = (
+        f"SELECT attempt_id, method_params, method, task, task_params, seed, status FROM v_latest WHERE {conditions(**shared)}"
+    )
+    columns = "a.method, a.method_params, a.task, a.task_params, a.seed, a.status, m.quantity, m.value, a.attempt_id"
+    same = f"m.attempt_id = a.attempt_id AND m.part = 'test'{metric}"
+    return f"SELECT {columns} FROM ({latest}) AS a LEFT JOIN measurements AS m ON {same} WHERE {chosen} ORDER BY ALL"
 
 
 def bracketed(found: Interval | None, digits: int) -> Cell:
