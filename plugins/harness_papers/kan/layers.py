@@ -1,9 +1,10 @@
 """Kolmogorov-Arnold layers: each edge from an input to an output has a learned curve of its own, and an output sums its edges.
 
-The curves of a layer are combinations of a few functions of one input (B-splines, Gaussians, polynomials ...), the same for
-all edges, so that the layer is one matrix product of all bases of all inputs (efficient-kan's form); a test compares it with
-the sum over edges. Parameters are uninitialised until `reset`, as those of `harness.lab`'s own layers are.
-Sources: Liu et al. 2024, arXiv:2404.19756; efficient-kan (Blealtan) and fast-kan (ZiyaoLi), rewritten from their formulas.
+Here stand the layer of B-splines and the convolution over any functions that edges share; the dense layers of other families
+are in families.py. The bases are the same for all edges, so that a layer is one matrix product of all bases of all inputs
+(efficient-kan's form); a test compares it with the sum over edges. Parameters are uninitialised until `reset`, as those of
+`harness.lab`'s own layers are.
+Sources: Liu et al. 2024, arXiv:2404.19756; efficient-kan (Blealtan, MIT), rewritten from its formulas.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness_papers.kan.families import Basis, KanLayer, draw
 from harness_papers.kan.splines import (
     Grid,
     bases,
@@ -55,20 +57,14 @@ class KANLinear(nn.Module):
         self.spline_scaler = nn.Parameter(torch.empty(out_features, in_features)) if scaler else None
         self.register_buffer("knots", None)
 
-    def reset(self, generator: torch.Generator | None = None) -> None:
+    def reset(self, generator: torch.Generator) -> None:
         """Draw the weights on the CPU: w and s uniform in +-1 / sqrt(in), c fitted to noise of `noise` / G at the knots."""
         with torch.no_grad():
             fill_uniform(self.base_weight, self.in_features, generator)
             if self.spline_scaler is not None:
                 fill_uniform(self.spline_scaler, self.in_features, generator)
-            intervals, order = self.grid.intervals, self.grid.order
-            heights = torch.rand(intervals + 1, self.in_features * self.out_features, generator=generator, device="cpu")
-            heights = (heights - 0.5) * (self.noise / intervals)
-            knots = self.grid.knots(torch.float64)
-            at = knots[order : order + intervals + 1, None]
-            # One fit for all edges: a spline through given heights depends on no edge's number.
-            fitted = fit_coefficients(at, heights[:, None, :].double(), knots, order)
-            self.spline_weight.copy_(fitted.view(self.spline_weight.shape))
+            drawn = draw_splines(self.grid, self.spline_weight[..., 0].numel(), self.noise, generator)
+            self.spline_weight.copy_(drawn.view(self.spline_weight.shape))
 
     def scaled_weight(self) -> Tensor:
         """(out, in, G + k): the coefficients of the curves, s c."""
@@ -136,94 +132,26 @@ def _split_knots(knots: Tensor, grid: Grid, intervals: int) -> Tensor:
     return torch.cat([inner[:, :1] - beyond.flip(1), inner, inner[:, -1:] + beyond], dim=1)
 
 
-# Any functions of one input, the same for all edges -----------------------------------------------------------------------
+# Images -----------------------------------------------------------------------------------------------------------------
 
 
-class BSplines(nn.Module):
-    """(...) -> (..., G + k): the bases of `splines.bases` as a module for `BasisLinear`."""
+class BSplines(Basis):
+    """(...) -> (..., G + k): the bases of `splines.bases` as functions that edges share."""
 
     def __init__(self, grid: Grid | None = None) -> None:
         super().__init__()
         self.grid = grid or Grid()
-        self.count = self.grid.bases
+        self.size = self.grid.bases
 
     def forward(self, x: Tensor) -> Tensor:
         return bases(x, self.grid)
 
 
-class Gaussians(nn.Module):
-    """(...) -> (..., count): exp(-((x - g_j) / h)^2) with centres g_j evenly on [low, high] and h their distance (FastKAN).
-
-    h = (high - low) / (count - 1). Nothing is trained. Raises ValueError for fewer than 2.
-    """
-
-    def __init__(self, count: int = 8, low: float = -2.0, high: float = 2.0) -> None:
-        super().__init__()
-        if count < 2 or not low < high:
-            raise ValueError(f"Gaussians: count={count} on [{low}, {high}]; give at least 2, and low < high")
-        self.count, self.low, self.high = count, low, high
-        self.width = (high - low) / (count - 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Made anew: a buffer would be trained data to whoever counts state, and would keep the dtype of its birth.
-        centres = torch.linspace(self.low, self.high, self.count, dtype=x.dtype, device=x.device)
-        return torch.exp(-(((x.unsqueeze(-1) - centres) / self.width) ** 2))
-
-
-class BasisLinear(nn.Module):
-    """(..., in) -> (..., out): sum_ij weight[o, i, j] f_j(norm(x)_i), and, where asked for, base(silu(x)).
-
-    basis: a module (...) -> (..., count) with the attribute `count`, applied to each input alike; it may have parameters of
-    its own where it draws none of them.   base: none, or a Linear of silu(x), the input before the norm, "with bias" or not.
-    norm: a LayerNorm over the inputs, on the bases' branch only.   std: of the weights, normal and cut off at 2 std; None:
-    1 / sqrt(in count), which gives outputs of about the size of the bases.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        basis: nn.Module,
-        *,
-        base: bool = True,
-        base_bias: bool = False,
-        norm: bool = False,
-        std: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features, self.out_features, self.basis = in_features, out_features, basis
-        count = int(basis.count)  # type: ignore[arg-type]
-        self.std = std if std is not None else 1 / math.sqrt(in_features * count)
-        self.norm = nn.LayerNorm(in_features) if norm else None
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, count))
-        self.base_weight = nn.Parameter(torch.empty(out_features, in_features)) if base else None
-        self.base_bias = nn.Parameter(torch.empty(out_features)) if base and base_bias else None
-
-    def reset(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights on the CPU: the base's uniform in +-1 / sqrt(in), as torch's Linear has them."""
-        with torch.no_grad():
-            fill_normal(self.weight, self.std, generator)
-            for parameter in (self.base_weight, self.base_bias):
-                if parameter is not None:
-                    fill_uniform(parameter, self.in_features, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = self.basis(x if self.norm is None else self.norm(x))
-        out = F.linear(found.flatten(-2), self.weight.flatten(1))
-        return out if self.base_weight is None else out + F.linear(F.silu(x), self.base_weight, self.base_bias)
-
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}"
-
-
-def FastKANLinear(in_features: int, out_features: int, basis: nn.Module | None = None) -> BasisLinear:
-    """FastKAN: Gaussians of the layer-normalised input, weights of std 0.1, and a base with bias on the input itself."""
-    return BasisLinear(in_features, out_features, basis or Gaussians(), base_bias=True, norm=True, std=0.1)
-
-
 class BasisConv2d(nn.Module):
-    """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)): the layer `BasisLinear` on every patch, `same` padding.
+    """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)): sums of curves over every patch, `same` padding.
 
+    basis: the functions, the same for all edges; base: a branch weight * silu(x) beside them.   std: of the weights at first;
+    None: 1 / sqrt(C kernel_size^2 size), which gives outputs of about the size of the functions.
     The bases are computed once for each pixel and not once for each patch that it lies in: the image is padded with zeros
     first, as patches would be, and a convolution over C count channels without padding follows. So a padded pixel
     contributes f_j(0), as it does where patches are unfolded (a test). kernel_size is odd. No norm: that of a patch would
@@ -236,7 +164,7 @@ class BasisConv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         stride: int,
-        basis: nn.Module,
+        basis: Basis,
         *,
         base: bool = True,
         std: float | None = None,
@@ -244,17 +172,17 @@ class BasisConv2d(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size, self.stride = in_channels, out_channels, kernel_size, stride
         self.basis = basis
-        count = int(basis.count)  # type: ignore[arg-type]
+        count = basis.size
         self.fan_in = in_channels * kernel_size**2
         self.std = std if std is not None else 1 / math.sqrt(self.fan_in * count)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, count, kernel_size, kernel_size))
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.base_weight = nn.Parameter(torch.empty(shape)) if base else None
 
-    def reset(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights on the CPU, as `BasisLinear` does for in = C kernel_size^2."""
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw weights: of the bases normal of deviation std, of the base uniform in +-1 / sqrt(C kernel_size^2)."""
         with torch.no_grad():
-            fill_normal(self.weight, self.std, generator)
+            draw(self.weight, self.std, generator)
             if self.base_weight is not None:
                 fill_uniform(self.base_weight, self.fan_in, generator)
 
@@ -273,20 +201,23 @@ class BasisConv2d(nn.Module):
 # Drawing ----------------------------------------------------------------------------------------------------------------
 
 
-def fill_uniform(parameter: Tensor, fan_in: int, generator: torch.Generator | None) -> None:
+def fill_uniform(parameter: Tensor, fan_in: int, generator: torch.Generator) -> None:
     """Uniform in +-1 / sqrt(fan_in), drawn in float32 on the CPU: the same on every device."""
     drawn = torch.rand(parameter.shape, generator=generator, dtype=torch.float32, device="cpu")
     parameter.copy_((2 * drawn - 1) / math.sqrt(fan_in))
 
 
-def fill_normal(parameter: Tensor, std: float, generator: torch.Generator | None) -> None:
-    """Normal of mean 0 and deviation `std` before it is cut off at two deviations, drawn in float32 on the CPU."""
-    drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-    nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std, generator=generator)
-    parameter.copy_(drawn)
+def draw_splines(grid: Grid, curves: int, noise: float, generator: torch.Generator | None) -> Tensor:
+    """(curves, bases) float64: splines through heights at the G + 1 knots, uniform in +-noise / 2 / G, drawn on the CPU."""
+    heights = torch.rand(grid.intervals + 1, curves, generator=generator, dtype=torch.float32, device="cpu")
+    heights = ((heights - 0.5) * (noise / grid.intervals)).double()
+    knots = grid.knots(torch.float64)
+    # One fit for all: a spline through given heights depends on no edge's number.
+    at = knots[grid.order : grid.order + grid.intervals + 1, None]
+    return fit_coefficients(at, heights[:, None, :], knots, grid.order)[:, 0]
 
 
 def kan_layers(module: nn.Module) -> list[tuple[str, Any]]:
     """The layers of this room in a net, by qualified name, in the order of the forward pass."""
-    kinds = (KANLinear, BasisLinear, BasisConv2d)
+    kinds = (KANLinear, KanLayer, BasisConv2d)
     return [(name, part) for name, part in module.named_modules() if isinstance(part, kinds)]
