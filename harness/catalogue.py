@@ -120,7 +120,10 @@ class Catalogue:
         return next((o.spec.name for o in self.papers if o.plugin is plugin), "")
 
     def home_digest(self, plugin: Plugin) -> str:
-        return self._digest(plugin.home)
+        """The plugin's own code, and that of the packages beside it which it imports: several papers may share a room."""
+        own = self._digest(plugin.home)
+        rooms = shared_rooms(plugin)
+        return digest({"own": own, **{room.name: self._digest(room) for room in rooms}}) if rooms else own
 
     def code_digest(self, method: Offer[Method], task: Offer[Task], track: Offer[Track]) -> str:
         """What a trial's code is: the method's plugin, the task's, the track's, harness.lab and harness.data.
@@ -200,6 +203,31 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "datasets": Dataset,
     "kernels": Kernel,
 }
+
+
+def shared_rooms(plugin: Plugin) -> list[Path]:
+    """The packages and modules beside a plugin's own that it imports by their full name, and what those import in turn.
+
+    Read from the text of import statements, so that nothing is imported. Not of the core, whose parts are counted by name.
+    """
+    module = plugin.module.__name__ if inspect.ismodule(plugin.module) else type(plugin.module).__module__
+    top, *below = module.split(".")
+    if not below or top == "harness":
+        return []
+    package = plugin.home.parents[len(below) - 1]
+    statement = re.compile(rf"^[ \t]*(?:from|import)[ \t]+{re.escape(top)}\.(\w+)", re.MULTILINE)
+    found: dict[str, Path] = {}
+    unread = [plugin.home]
+    while unread:
+        home = unread.pop()
+        files = [home] if home.is_file() else sorted(home.rglob("*.py"))
+        names = {name for file in files for name in statement.findall(file.read_text(errors="replace"))} - {below[0], *found}
+        for name in sorted(names):
+            room = next((path for path in (package / name, package / f"{name}.py") if path.exists()), None)
+            if room is not None:
+                found[name] = room
+                unread.append(room)
+    return [found[name] for name in sorted(found)]
 
 
 def load_plugin(point: importlib.metadata.EntryPoint, dist: str, version: str) -> Plugin:

@@ -122,3 +122,23 @@ def test_editing_one_plugin_leaves_the_digest_of_the_others(install, tmp_path):
 
     assert before[0] != after[0]
     assert before[1] == after[1]
+
+
+def test_a_room_that_papers_share_is_code_of_each_that_imports_it(tmp_path, monkeypatch):
+    """An edit of it orphans the results of those papers, also where one room leads to the next, and of no others."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    texts = {"one": "from house.shared import value", "two": "", "shared": "import house.deeper", "deeper": ""}
+    for name, text in texts.items():
+        (tmp_path / "house" / name).mkdir(parents=True)
+        (tmp_path / "house" / name / "__init__.py").write_text("value = 1\n")
+        (tmp_path / "house" / name / "method.py").write_text(text + "\n")
+    points = [importlib.metadata.EntryPoint(name, f"house.{name}", "harness") for name in ("one", "two")]
+    first = load_catalogue(points)
+    before = [first.home_digest(p) for p in first.plugins]
+    (tmp_path / "house" / "deeper" / "method.py").write_text("# a thought\n")
+
+    second = load_catalogue(points)
+    after = [second.home_digest(p) for p in second.plugins]
+
+    assert before[0] != after[0]
+    assert before[1] == after[1]
