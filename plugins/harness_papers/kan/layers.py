@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness_papers.kan.families import Basis, KanLayer, draw
+from harness_papers.kan.fused import fused_spline_linear
 from harness_papers.kan.splines import (
     Grid,
     bases,
@@ -42,6 +43,7 @@ class KANLinear(nn.Module):
 
     base_weight w: (out, in).   spline_weight c: (out, in, G + k).   spline_scaler s: (out, in), or None without `scaler`.
     grid: the one that all inputs start on.   knots: None, or (in, G + 2k + 1) once `update_grid` gave each input its own.
+    On the one grid fused.py's code runs, where it applies: it makes no tensor of all bases; with knots the formula does.
     """
 
     knots: Tensor | None
@@ -73,7 +75,7 @@ class KANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.in_features)
         if self.knots is None:
-            out = spline_linear(flat, self.base_weight, self.scaled_weight(), self.grid)
+            out = fused_spline_linear(flat, self.base_weight, self.spline_weight, self.grid, self.spline_scaler)
         else:
             found = bases_by_recursion(flat, self.knots, self.grid.order)
             out = F.linear(F.silu(flat), self.base_weight) + F.linear(found.flatten(1), self.scaled_weight().flatten(1))
