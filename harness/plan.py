@@ -27,11 +27,13 @@ State = Literal["done", "missing", "failed", "unsupported"]
 
 @dataclass(frozen=True)
 class Here:
-    """What the plan must know of this machine. devices: those that can be used; missing_data: data sets not found."""
+    """What the plan must know of this machine. devices: those that can be used; missing_data: data sets not found;
+    fetchable: those that `harness data fetch` can bring."""
 
     torch_version: str
     devices: Mapping[str, str]  # device -> "" if usable, else why not
     missing_data: frozenset[str] = frozenset()
+    fetchable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -290,9 +292,16 @@ def unavailable(use: Use, device: str, here: Here) -> tuple[str, str] | None:
         return no_device(device, why)
     absent = sorted(set(datasets_of(use.task.spec, use.task_params)) & here.missing_data)
     if absent:
-        mend = f"put it into the data folder (--data-dir); `harness describe {absent[0]}` says where it comes from"
-        return f"data {', '.join(absent)} not found", mend
+        return f"data {', '.join(absent)} not found", how_to_get(absent, here)
     return None
+
+
+def how_to_get(absent: Sequence[str], here: Here) -> str:
+    """The command that brings all of it, or where to look what has to be placed by hand."""
+    by_hand = [name for name in absent if name not in here.fetchable]
+    if by_hand:
+        return f"put it into the data folder (--data-dir); `harness describe {by_hand[0]}` says where it comes from"
+    return f"`harness data fetch {' '.join(absent)}` brings it into the data folder (--data-dir)"
 
 
 def no_device(device: str, why: str) -> tuple[str, str]:

@@ -28,8 +28,9 @@ from harness.lab.problems import Classify, Predictor, Regress, Regressor
 from harness.specs import Instance, Task
 
 BY_NAME = {task.name: task for task in TASKS}
+FETCHED = {"fashion-mnist", "kmnist", "cifar10", "cifar100"}  # only where someone fetched them
 FOLDER = {"mnist", "cifar10-jpeg", "fsdd", "higgs-7500", "covertype-15120", "table"}
-HERE = sorted(set(BY_NAME) - FOLDER)
+HERE = sorted(set(BY_NAME) - FOLDER - FETCHED)
 SMALLER = {"mnist": {"subset": 500, "test_subset": 200}, "cifar10-jpeg": {"subset": 500, "test_subset": 200}}
 
 

@@ -171,7 +171,7 @@ def test_a_suite_whose_data_are_all_missing_is_5_and_says_the_mend(suite):
     answer = harness("run", suite)
 
     assert answer.code == 5
-    assert "small: 4 trials: data mnist not found; put it into the data folder (--data-dir)" in answer.err
+    assert "small: 4 trials: data mnist not found; `harness data fetch mnist` brings it into the data folder" in answer.err
 
 
 def test_a_device_that_is_not_there_is_skipped_with_a_note_and_the_rest_is_planned(suite, tmp_path):

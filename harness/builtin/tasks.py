@@ -1,7 +1,7 @@
 """The core's own tasks, declared: parameters, metrics, shapes that are known without loading. No torch.
 
-A task that has no test part of its own draws one by the trial's seed, in the shares of the classes; mnist, cifar10-jpeg and
-fsdd keep theirs. Standardisation uses the train part only.
+A task that has no test part of its own draws one by the trial's seed, in the shares of the classes; mnist and its like,
+cifar's and fsdd keep theirs. Standardisation uses the train part only.
 """
 
 from __future__ import annotations
@@ -172,6 +172,10 @@ TASKS = [
     classify("moons", "two half circles in the plane, drawn anew for each seed", Moons),
     classify("parity", "the parity of some of many signs, drawn anew for each seed", Parity),
     classify("mnist", "28x28 images of digits, 10 classes (data folder)", OwnTest),
+    classify("fashion-mnist", "28x28 images of clothes, 10 classes (data folder)", OwnTest),
+    classify("kmnist", "28x28 images of cursive Japanese characters, 10 classes (data folder)", OwnTest),
+    classify("cifar10", "32x32 colour images, 10 classes (data folder)", OwnTest),
+    classify("cifar100", "32x32 colour images, 100 classes (data folder)", OwnTest),
     classify("cifar10-jpeg", "32x32 colour images as JPEG, 10 classes; not CIFAR-10 itself (data folder)", OwnTest),
     classify("fsdd", "spoken digits as 32x32 log-spectrograms, 10 classes (data folder)", OwnTest),
     classify("higgs-7500", "7,500 collisions, 28 features, 2 classes (data folder)"),

@@ -195,6 +195,7 @@ def session(
     from harness.claims.fixing import find_protocols
     from harness.data.cache import cache_root
     from harness.executors import ForkServer, WorkerOptions
+    from harness.fetching import downloads_of
     from harness.registry import Registry
     from harness.suite import find_suite, load_suite
 
@@ -210,6 +211,7 @@ def session(
             torch_version=provenance.torch_version(),
             devices={"cpu": "", "cuda": "" if gpu["cuda"] else str(gpu.get("reason", "not usable"))},
             missing_data=data.missing([o.name for o in catalogue.datasets], data_dir),
+            fetchable=frozenset(o.name for o in catalogue.datasets if downloads_of(o.spec)),
         )
         where = provenance.gather(suite.name, gpu, suite.path.parent)
         matched = match.find_matches(plan.match_requests(suite, catalogue), executor.cost, cache_root() / "match")

@@ -2,7 +2,8 @@
 the table of PMLB (`pmlb.json`, made by `python -m harness.data.survey FOLDER`).
 
 Digests and sizes are of the content: where a file is packed (`.gz`), of what it unpacks to. So a copy that was packed again
-still counts as the same data, and nothing is ever unpacked beyond its declared size.
+still counts as the same data, and nothing is ever unpacked beyond its declared size. Where only a digest of the packed file
+was ever published (Fashion-MNIST, KMNIST), it is that one, and says so by `packed_bytes`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ UCI = "https://archive.ics.uci.edu/dataset/"
 
 @dataclass(frozen=True)
 class File:
-    """One file of a data set. path: inside the data folder, or "package:path". sha256, size_bytes: of the unpacked content."""
+    """One file of a data set. path: inside the data folder, or "package:path". sha256, size_bytes: of the unpacked content.
+
+    packed_bytes: where it is not 0, sha256 is of the packed file itself, which has so many bytes; size_bytes is of the content.
+    """
 
     path: str
     sha256: str
     size_bytes: int
+    packed_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ def _embedded(name: str, files: list[tuple[str, str, int]], number: int, summary
 def _folder(
     name: str, files: list[tuple[str, str, int]], summary: str, licence: str, source: str
 ) -> tuple[Dataset, tuple[File, ...]]:
-    made = tuple(File(*facts) for facts in files)
+    packed = _PACKED.get(name, (0,) * len(files))
+    made = tuple(File(*facts, packed_bytes=size) for facts, size in zip(files, packed, strict=True))
     size = sum(f.size_bytes for f in made)
     return Dataset(name, "folder", content_digest(made), summary, licence, source, made[0].path, size), made
 
@@ -99,6 +105,38 @@ _MNIST = [
     ("mnist/t10k-images-idx3-ubyte.gz", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 7840016),
     ("mnist/t10k-labels-idx1-ubyte.gz", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 10008),
 ]
+# The digests of these eight packed files are those of TensorFlow Datasets, url_checksums/{fashion_mnist,kmnist}.txt, and,
+# found independently, of github.com/ankane/torchvision-ruby.
+_FASHION = [
+    ("fashion-mnist/train-images-idx3-ubyte.gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 47040016),
+    ("fashion-mnist/train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 60008),
+    ("fashion-mnist/t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 7840016),
+    ("fashion-mnist/t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 10008),
+]
+_KMNIST = [
+    ("kmnist/train-images-idx3-ubyte.gz", "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4", 47040016),
+    ("kmnist/train-labels-idx1-ubyte.gz", "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17", 60008),
+    ("kmnist/t10k-images-idx3-ubyte.gz", "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5", 7840016),
+    ("kmnist/t10k-labels-idx1-ubyte.gz", "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c", 10008),
+]
+_PACKED = {  # bytes of each of those files as it is packed
+    "fashion-mnist": (26421880, 29515, 4422102, 5148),
+    "kmnist": (18165135, 29497, 3041136, 5120),
+}
+# What the archives hold, under the archives' own names: whoever unpacks them by hand in the data folder has the same layout.
+# Digests of the members: github.com/ankane/torchvision-ruby, cifar10.rb and cifar100.rb.
+_CIFAR10 = [
+    ("cifar-10-batches-bin/data_batch_1.bin", "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5", 30730000),
+    ("cifar-10-batches-bin/data_batch_2.bin", "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed", 30730000),
+    ("cifar-10-batches-bin/data_batch_3.bin", "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67", 30730000),
+    ("cifar-10-batches-bin/data_batch_4.bin", "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48", 30730000),
+    ("cifar-10-batches-bin/data_batch_5.bin", "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add", 30730000),
+    ("cifar-10-batches-bin/test_batch.bin", "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b", 30730000),
+]
+_CIFAR100 = [
+    ("cifar-100-binary/train.bin", "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29", 153700000),
+    ("cifar-100-binary/test.bin", "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a", 30740000),
+]
 _CIFAR = [
     ("cifar10-jpeg-train.parquet", "f4ae8ce096aad4a36e2196a5ac888666ed5791cfae42ab23f11275cc2620b644", 15141807),
     ("cifar10-jpeg-test.parquet", "9b0da4f925e953523280283fb4c22b9dce6c4f2cbf970ad259aa7fd237845521", 3029238),
@@ -117,6 +155,22 @@ _WITH_FILES = [
     _folder(
         "mnist", _MNIST, "60,000 + 10,000 grey images of digits, 28x28", "CC BY-SA 3.0",
         "LeCun, Cortes, Burges: the four IDX files, https://ossci-datasets.s3.amazonaws.com/mnist/",
+    ),
+    _folder(
+        "fashion-mnist", _FASHION, "60,000 + 10,000 grey images of clothes, 28x28, 10 kinds", "MIT (Zalando SE)",
+        "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747: the four IDX files, https://github.com/zalandoresearch/fashion-mnist",
+    ),
+    _folder(
+        "kmnist", _KMNIST, "60,000 + 10,000 grey images of cursive Japanese characters, 28x28, 10 classes", "CC BY-SA 4.0",
+        "Clanuwat et al. 2018, arXiv:1812.01718 (adapted from the Kuzushiji Dataset): http://codh.rois.ac.jp/kmnist/",
+    ),
+    _folder(
+        "cifar10", _CIFAR10, "50,000 + 10,000 colour images 32x32, 10 classes: the binary version", "no licence stated",
+        "Krizhevsky 2009: cifar-10-binary.tar.gz, https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    _folder(
+        "cifar100", _CIFAR100, "50,000 + 10,000 colour images 32x32, 100 classes (the fine labels): the binary version",
+        "no licence stated", "Krizhevsky 2009: cifar-100-binary.tar.gz, https://www.cs.toronto.edu/~kriz/cifar.html",
     ),
     _folder(
         "cifar10-jpeg", _CIFAR, "50,000 + 10,000 colour images 32x32, re-encoded as JPEG: NOT bit-identical to CIFAR-10",
@@ -168,6 +222,10 @@ FACTS: Mapping[str, Facts] = {
     "iris": Facts(150, (4,), 3),
     "diabetes": Facts(442, (10,)),
     "mnist": Facts(70_000, (1, 28, 28), 10, test_items=10_000),
+    "fashion-mnist": Facts(70_000, (1, 28, 28), 10, test_items=10_000),
+    "kmnist": Facts(70_000, (1, 28, 28), 10, test_items=10_000),
+    "cifar10": Facts(60_000, (3, 32, 32), 10, test_items=10_000),
+    "cifar100": Facts(60_000, (3, 32, 32), 100, test_items=10_000),
     "cifar10-jpeg": Facts(60_000, (3, 32, 32), 10, test_items=10_000),
     "fsdd": Facts(3_000, (1, 32, 32), 10, test_items=300),
     "higgs-7500": Facts(7_500, (28,), 2),

@@ -10,6 +10,7 @@ import errno
 import gzip
 import hashlib
 import importlib.util
+import io
 import os
 import stat
 import zlib
@@ -82,20 +83,24 @@ def read_bytes(name: str | Dataset, data_dir: Path | str | None = None) -> list[
 
 def read_checked(set_: Dataset, file: File, path: Path) -> bytes:
     """The unpacked content of one file, its size and its digest being the declared ones. Raises DataError."""
-    content = read_bounded(set_, path, file.size_bytes)
-    found = hashlib.sha256(content).hexdigest()
+    lying = read_bounded(set_, path, file.packed_bytes or file.size_bytes, unpack=not file.packed_bytes)
+    found = hashlib.sha256(lying).hexdigest()
     if found != file.sha256:
         raise DataError(
-            f"data set {set_.name!r}: {path}: SHA-256 of its content is {found}, expected {file.sha256}; "
-            f"the file is damaged or another version: {mend(set_)}"
+            f"data set {set_.name!r}: {path}: SHA-256 of {'the file' if file.packed_bytes else 'its content'} is {found}, "
+            f"expected {file.sha256}; the file is damaged or another version: {mend(set_)}"
         )
-    return content
+    # The very bytes that were hashed are unpacked: the file may have been replaced meanwhile.
+    return read_bounded(set_, path, file.size_bytes, packed=io.BytesIO(lying)) if file.packed_bytes else lying
 
 
-def read_bounded(set_: Dataset, path: Path, size: int) -> bytes:
-    """At most `size` bytes of unpacked content. Raises DataError where there is more, or where the packing is damaged."""
+def read_bounded(set_: Dataset, path: Path, size: int, unpack: bool = True, packed: BinaryIO | None = None) -> bytes:
+    """At most `size` bytes of a file's content, unpacked where it is packed (`.gz`) and `unpack` is true.
+
+    packed: its bytes, where they were read before. Raises DataError where there is more, or where the packing is damaged.
+    """
     try:
-        with open_regular(path) as packed, gzip.open(packed) if path.suffix == ".gz" else packed as stream:
+        with packed or open_regular(path) as file, gzip.open(file) if unpack and path.suffix == ".gz" else file as stream:
             content = stream.read(max(size, 0) + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise DataError(f"data set {set_.name!r}: {path} cannot be unpacked ({exc}); {mend(set_)}") from exc

@@ -1,4 +1,4 @@
-"""Bytes to arrays: IDX, delimited text, JPEG images, Parquet columns. Hostile or cut input is a DataError; no pickle."""
+"""Bytes to arrays: IDX, CIFAR's records, delimited text, JPEG images, Parquet columns. Bad input is a DataError; no pickle."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ def parse_idx(content: bytes, what: str) -> Array:
             f"{what}: the IDX header says {shape}, which is {math.prod(shape)} bytes, but {len(content) - start} follow"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def parse_cifar(content: bytes, labels: int, what: str) -> tuple[Array, Array]:
+    """Labels (N, labels) uint8 and images (N, 3, 32, 32) uint8 of CIFAR's binary version.
+
+    A record is `labels` bytes (CIFAR-10: the label; CIFAR-100: the coarse one, then the fine one) and 3,072 of pixels: red,
+    green, blue, each row by row. Source: the format's description on Krizhevsky's page. what: names the file in errors.
+    Raises DataError.
+    """
+    record = labels + 3 * 32 * 32
+    if not content or len(content) % record:
+        raise DataError(f"{what}: {len(content)} bytes are no whole number of records of {record} bytes")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, record)
+    return rows[:, :labels], rows[:, labels:].reshape(-1, 3, 32, 32)
 
 
 def parse_table(text: bytes, delimiter: bytes, what: str) -> Array:

@@ -12,7 +12,15 @@ from harness.data.arrays import Array, Arrays, label_codes
 from harness.data.cache import cached
 from harness.data.declared import DATASETS, FACTS
 from harness.data.files import read_bytes
-from harness.data.formats import decode_jpegs, parse_headed_table, parse_idx, parse_parquet, parse_table, require_pillow
+from harness.data.formats import (
+    decode_jpegs,
+    parse_cifar,
+    parse_headed_table,
+    parse_idx,
+    parse_parquet,
+    parse_table,
+    require_pillow,
+)
 from harness.data.generated import sample
 from harness.errors import DataError
 
@@ -68,11 +76,28 @@ def read_diabetes(data_dir: Path | None) -> Arrays:
     return Arrays(x, y.copy(), features=DIABETES_FEATURES)
 
 
-def read_mnist(data_dir: Path | None) -> Arrays:
-    contents = read_bytes("mnist", data_dir)
-    train_x, train_y, test_x, test_y = (parse_idx(content, f"mnist, file {i + 1}") for i, content in enumerate(contents))
-    y, classes = label_codes(np.concatenate([train_y, test_y]))
-    return Arrays(np.concatenate([train_x, test_x])[:, None], y, classes, test_items=len(test_y))
+def read_idx(name: str) -> Callable[[Path | None], Arrays]:
+    """The reader of MNIST and of those that took its form: train images, train labels, test images, test labels."""
+
+    def read(data_dir: Path | None) -> Arrays:
+        contents = read_bytes(name, data_dir)
+        train_x, train_y, test_x, test_y = (parse_idx(content, f"{name}, file {i + 1}") for i, content in enumerate(contents))
+        y, classes = label_codes(np.concatenate([train_y, test_y]))
+        return Arrays(np.concatenate([train_x, test_x])[:, None], y, classes, test_items=len(test_y))
+
+    return read
+
+
+def read_cifar(name: str, labels: int) -> Callable[[Path | None], Arrays]:
+    """The reader of CIFAR's binary version; the last of `labels` labels counts, and the last file is the test part."""
+
+    def read(data_dir: Path | None) -> Arrays:
+        contents = read_bytes(name, data_dir)
+        parts = [parse_cifar(content, labels, f"{name}, file {i + 1}") for i, content in enumerate(contents)]
+        y, classes = label_codes(np.concatenate([codes[:, -1] for codes, _ in parts]))
+        return Arrays(np.concatenate([images for _, images in parts]), y, classes, test_items=len(parts[-1][0]))
+
+    return read
 
 
 def read_cifar10_jpeg(data_dir: Path | None) -> Arrays:
@@ -168,7 +193,11 @@ _READERS: dict[str, Callable[[Path | None], Arrays]] = {
     "breast_cancer": read_sklearn_csv("breast_cancer"),
     "iris": read_sklearn_csv("iris"),
     "diabetes": read_diabetes,
-    "mnist": read_mnist,
+    "mnist": read_idx("mnist"),
+    "fashion-mnist": read_idx("fashion-mnist"),
+    "kmnist": read_idx("kmnist"),
+    "cifar10": read_cifar("cifar10", labels=1),
+    "cifar100": read_cifar("cifar100", labels=2),
     "cifar10-jpeg": read_cifar10_jpeg,
     "fsdd": read_fsdd,
     "higgs-7500": read_higgs,
