@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -334,3 +338,60 @@ def test_no_tensor_is_made_but_output_and_gradients(rng):
 
     results = 4 * (256 * 64 + x.numel() + base.numel() + spline.numel())
     assert made <= 1.1 * results + 4 * 256 * 64  # the last: the ones
+
+
+# Triton -----------------------------------------------------------------------------------------------------------------
+
+
+def run_script(name: str, **environment: str) -> str:
+    """What a script of this folder prints, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name(name))], env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_triton_kernels_agree_with_the_formula_in_the_interpreter():
+    """On the CPU: Triton reads TRITON_INTERPRET when it is imported."""
+    pytest.importorskip("triton", reason="triton is not installed")
+
+    assert run_script("interpret_triton.py", TRITON_INTERPRET="1").count("agrees") == 28
+
+
+def test_the_triton_kernels_compile_for_a_hopper_gpu(tmp_path):
+    """Without one: their types fit, their tiles have room, and tensor cores multiply."""
+    pytest.importorskip("triton", reason="triton is not installed")
+
+    assert run_script("compile_triton.py", TRITON_CACHE_DIR=str(tmp_path)).count("compiled") == 6
+
+
+def test_without_triton_the_formula_runs_on_cuda_and_the_reason_is_said(monkeypatch):
+    """A GPU whose torch has no Triton with it."""
+
+    def missing():
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(fused, "_triton", missing)
+
+    assert fused._why_no_triton(Grid()) == "Triton cannot be imported (No module named 'triton'); pip install triton"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [*SHAPES, (1000, 512, 256), (0, 5, 3)], ids=str)
+@pytest.mark.parametrize("grid", [Grid(5, 3), Grid(4, 2), Grid(3, 1)], ids=str)
+def test_the_triton_kernels_agree_with_the_formula_on_cuda(dtype, shape, grid, rng):
+    """In tiles that are full and in those that are not."""
+    rows, features, outputs = shape
+    x, g = (t.to("cuda", dtype) for t in (inputs_beyond(grid, rows, features, rng), torch.randn(rows, outputs, generator=rng)))
+    weights = tuple(t if t is None else t.to("cuda", dtype) for t in weights_of(features, outputs, grid, rng))
+
+    assert why_eager(x, weights[0], weights[1], grid, weights[2]) == ""
+    got = gradients(fused_spline_linear, x, weights, grid, g, dtype)
+    expected = gradients(eager_spline_linear, x, weights, grid, g, torch.float64)
+
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]  # Kernel.tolerance
+    for ours, theirs in zip(got, expected, strict=True):
+        assert largest(ours - theirs) <= tolerance * largest(theirs)
