@@ -79,8 +79,9 @@ class Visible(io.TextIOBase):
     def __init__(self, under: TextIO) -> None:
         self.under = self.rich_proxied_file = under
 
-    def write(self, text: str, /) -> int:
-        shown = visible(text)
+    def write(self, text: str | bytes, /) -> int:
+        # Bytes are what click writes for a shell's Tab key; they are UTF-8, and as little to be obeyed.
+        shown = visible(text if isinstance(text, str) else text.decode("utf-8", "backslashreplace"))
         encoding = self.encoding or "utf-8"
         self.under.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)

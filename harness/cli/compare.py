@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import example, json_option, option, registry_option, short
 from harness.errors import HarnessError
 from harness.showing import finite, one_line
@@ -29,7 +30,7 @@ SHOWN = 12  # of what cannot be compared; --json has all
     epilog=example("harness compare relu crrelu"),
     short_help="Methods, commits, dates, machines or environments compared.",
 )
-@click.argument("names", nargs=-1, metavar="[A B]")
+@click.argument("names", nargs=-1, metavar="[A B]", shell_complete=completing.methods)
 @option("--kernels", is_flag=True, help="Compare times of kernels instead of results.")
 @click.option(
     "--machine", default=None, help="With --kernels and without A and B: records of this machine. [default: this one]"

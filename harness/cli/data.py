@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import Duration, data_dir_option, example, json_option, option
 from harness.errors import HarnessError, NothingSelected
 from harness.showing import one_line
@@ -62,7 +63,7 @@ def list_command(data_dir: Path | None, as_json: bool) -> None:
 
 
 @data_group.command("fetch", epilog=example("harness data fetch fashion-mnist kmnist --dry-run"), short_help="Download sets.")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=completing.fetchable)
 @option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False), default=None,
     help="The data folder; made where it is not there yet.",
@@ -228,7 +229,7 @@ def visible_lines(text: str) -> str:
 
 
 @data_group.command("verify", epilog=example("harness data verify digits"))
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=completing.data_sets)
 @data_dir_option
 @json_option
 def verify_command(names: tuple[str, ...], data_dir: Path | None, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import example, json_option
 from harness.errors import HarnessError
 
@@ -127,7 +128,7 @@ ROWS: dict[str, Callable[[Catalogue], list[dict[str, Any]]]] = {
 @click.command(
     "describe", epilog=example("harness describe crrelu"), short_help="Parameters, defaults, paper, claims of one thing."
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
 @json_option
 def describe_command(name: str, as_json: bool) -> None:
     """Say all that is declared of NAME: a method, kernel, task, track, paper, data set or claim."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 import traceback
@@ -11,11 +12,12 @@ from typing import Any
 
 import click
 
-from harness import __version__
+from harness import API_VERSION, __version__
 from harness.cli import (
     claims,
     compare,
     data,
+    doctor,
     exchange,
     gathering,
     look,
@@ -46,6 +48,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Start here:
@@ -58,9 +61,40 @@ Exit codes: 0 all trials ok or already done; 1 some trials failed (their records
 can mend; 3 a gate closed; 4 nothing selected; 5 something needed is missing; 70 a fault of ours; 130 interrupted.
 Every option is also a variable HARNESS_<OPTION> and a key of [tool.harness] in pyproject.toml.""",
 )
-@click.version_option(__version__, prog_name="harness")
-def cli() -> None:
+@click.option("--version", "with_version", is_flag=True, help="Show the version and exit.")
+@click.option("--json", "as_json", is_flag=True, help="With --version: versions of all that matters, for machines.")
+@click.pass_context
+def cli(ctx: click.Context, with_version: bool, as_json: bool) -> None:
     """Run the methods of many papers under one contract, and see which claims hold."""
+    if with_version:
+        click.echo(json.dumps(versions()) if as_json else f"harness, version {__version__}")
+        ctx.exit()
+    if as_json:
+        raise click.UsageError("--json stands after a command, or with --version")
+    if ctx.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(ctx)
+
+
+def versions() -> dict[str, Any]:
+    """What a report of a fault should name; no torch is imported."""
+    import importlib.metadata
+    import platform
+
+    from harness.catalogue import load_catalogue
+    from harness.records import SCHEMA_VERSION
+
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions() if d.name}
+    catalogue = load_catalogue()
+    return {
+        "harness": __version__,
+        "api_version": API_VERSION,
+        "schema_version": SCHEMA_VERSION,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: installed.get(name) for name in ("torch", "numpy", "duckdb", "pyarrow")},
+        "plugins": {plugin.id: plugin.version for plugin in catalogue.plugins},
+        "broken_plugins": {plugin.id: plugin.error for plugin in catalogue.broken},
+    }
 
 
 for module in (
@@ -78,6 +112,7 @@ for module in (
     report,
     nightly,
     data,
+    doctor,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

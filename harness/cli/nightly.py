@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import data_dir_option, example, json_option, option, registry_option
 from harness.cli.run import Choice, run_suite, session, stopped_by_signals
 
@@ -31,7 +32,7 @@ ANEW = Choice((), (), (), None, None, None, None, retry_failed=False, force=True
     epilog=example("harness nightly smoke --summary build/summary.md"),
     short_help="Run suites anew, export, regress, report.",
 )
-@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...", shell_complete=completing.suites)
 @registry_option
 @option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path(".asv"), show_default=True,

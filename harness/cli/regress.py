@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import example, json_option, option, registry_option
 from harness.cli.registry import machine_of, open_registry, say_warnings
 from harness.cli.run import stopped_by_signals
@@ -59,7 +60,7 @@ class Parameter(click.ParamType[tuple[str, Any]]):
     epilog=example("harness regress --interleaved HEAD~1..HEAD --kernel crrelu --implementation ours"),
     short_help="What became slower, larger or worse; a gate.",
 )
-@click.argument("suites", nargs=-1, metavar="[SUITE]...")
+@click.argument("suites", nargs=-1, metavar="[SUITE]...", shell_complete=completing.suites)
 # No variable: HARNESS_MACHINE is what this machine is called, which is the default, not a wish.
 @click.option("--machine", default=None, help="Records of this machine. [default: this one]")
 @option("--since", type=Day(), default=None, help="Look at nights from this day on.")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.claims import fix_claims, lines, tell, to_json
 from harness.cli.options import (
     CommaList,
@@ -105,7 +106,7 @@ class Choice:
     epilog=example("harness run vision --seeds 3 -m relu -m crrelu"),
     short_help="Run what is missing of a suite, then show its leaderboard.",
 )
-@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...", shell_complete=completing.suites)
 @selection_options
 @option("-j", "--jobs", type=click.IntRange(min=1), default=None, help="Trials at once. [default: cores / threads]")
 @option("--timeout", default=None, metavar="TIME", help="Hard limit of one trial: 90s, 30m, 2h. [default: the suite's]")
@@ -426,7 +427,7 @@ def declared_by(catalogue: Catalogue) -> Callable[[Trial], tuple[Measurement, ..
 
 
 @click.command("plan", epilog=example("harness plan vision --seeds 3"), short_help="What a suite would run, and for how long.")
-@click.argument("suite", metavar="SUITE")
+@click.argument("suite", metavar="SUITE", shell_complete=completing.suites)
 @selection_options
 @option("-j", "--jobs", type=click.IntRange(min=1), default=None, help="Trials at once. [default: cores / threads]")
 @registry_option
@@ -454,7 +455,7 @@ def show_plan(s: Session, as_json: bool) -> None:
 
 
 @click.command("validate", epilog=example("harness validate suites/vision.yaml"), short_help="Check a suite file.")
-@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...", shell_complete=completing.suites)
 @option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a key first: net.width=64.")
 def validate_command(suites: Sequence[str], overrides: tuple[str, ...]) -> None:
     """Check schema, names and parameters; every mistake at once, each with its line and the mend. Imports no torch."""

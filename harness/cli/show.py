@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import example, json_option, option, registry_option, short
 from harness.cli.registry import latest, open_registry, say_invalid, say_warnings
 from harness.errors import HarnessError
@@ -29,7 +30,7 @@ CURVES_OF = 20_000  # attempts: no index has the curves, so in a larger registry
 @click.command(
     "show", epilog=example("harness show crrelu"), short_help="A method in pictures, or all that is known of an attempt."
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completing.methods)
 # No variable: HARNESS_MACHINE is what this machine is called, which is the default, not a wish.
 @click.option("--machine", default=None, help="Of a method: records of this machine. [default: this one]")
 @option("--curves/--no-curves", default=None, help=f"Of a method: its learning curves. [default: below {CURVES_OF:,} attempts]")
