@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,3 +174,36 @@ def hostile_verdict() -> Verdict:
     return replace(
         made, reason=HOSTILE, command=HOSTILE, decisions=tuple(replace(d, what=HOSTILE, unit=HOSTILE) for d in made.decisions)
     )
+
+
+def save(seed: int) -> list[tuple[str, bytes, str]]:
+    """A drawing and a text, other ones for each seed: (name, content, media type)."""
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 80" width="200" height="80"><title>seed {seed}</title>'
+        f'<path d="M0 40 C60 {10 * seed} 140 {80 - 10 * seed} 200 40" fill="none" stroke="#0072b2" stroke-width="3"/>'
+        '<text x="10" y="20" style="font:12px sans-serif">a learned curve</text></svg>'
+    )
+    text = f'module circuit();\n  if (a < b) then "seed {seed}"\nendmodule\n'
+    return [("curves.svg", picture.encode(), "image/svg+xml"), ("circuit.v", text.encode(), "text/plain")]
+
+
+def with_artefacts(
+    path: Path,
+    saved: Callable[[int], Sequence[tuple[str, bytes, str]]] = save,
+    attempts: Sequence[Attempt] | None = None,
+) -> Registry:
+    """The board, on which every trial of `better` saved something."""
+    registry = Registry.open(path)
+    folder = path.parent / f"{path.name}-scratch"
+    folder.mkdir(exist_ok=True)
+    for attempt in board() if attempts is None else attempts:
+        blobs, files = [], {}
+        for number, (name, content, media_type) in enumerate(
+            saved(attempt.trial.seed) if attempt.trial.method.endswith("better") else ()
+        ):
+            files[name] = folder / f"{attempt.trial.seed}-{number}"
+            files[name].write_bytes(content)
+            blobs.append({"name": name, "media_type": media_type, "path": str(files[name])})
+        registry.append(replace(attempt, outcome=replace(attempt.outcome, blobs=tuple(blobs))), files)
+    registry.compact(everything=True)
+    return Registry.open(path, create=False)

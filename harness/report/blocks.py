@@ -103,8 +103,24 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Exhibit:
+    """An artefact. title: its name; note: what it is. file: its copy beside the page, shown where it is a picture, "" for none.
+
+    text: the beginning of a text; folded: what opens it. lies: where it is in the registry.
+    """
+
+    title: str
+    note: str
+    lies: str
+    file: str = ""
+    picture: bool = False
+    text: str = ""
+    folded: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """facts come first, then text, then tables."""
+    """facts come first, then text, then tables, then exhibits; shown: what these are, in a sentence."""
 
     name: str
     title: str
@@ -112,6 +128,8 @@ class Section:
     text: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    exhibits: tuple[Exhibit, ...] = ()
+    shown: str = ""
 
 
 @dataclass(frozen=True)

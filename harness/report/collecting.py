@@ -19,6 +19,7 @@ from harness.pooling import Pool, make_pools
 from harness.records import FAILURES
 from harness.regress.judging import Rules, Verdicts, judge_histories, measured_floors
 from harness.regress.points import History, read_histories
+from harness.report.artefacts import Artefact, read_artefacts
 
 if TYPE_CHECKING:
     from harness.claims.verdicts import Verdict
@@ -164,7 +165,7 @@ class Collected:
     worst: by board's number, what a failure counts as. curves: by (board's number, row's number in it, quantity, clock).
     kernel_ids: attempts by (kernel board's number, case, implementation). roofs: by kernel board and case, the bytes/s and
     FLOP/s that were measured beside it. papers: those that plugins declare, by name. method_kinds: what they declare of
-    methods, by reference.
+    methods, by reference. artefacts: by attempt id, of the trials that stand for a method on a board.
     """
 
     boards: tuple[Board, ...]
@@ -190,6 +191,7 @@ class Collected:
     contrasts: Contrasts | None = None
     verdicts: tuple[Verdict, ...] = ()
     method_kinds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    artefacts: Mapping[str, tuple[Artefact, ...]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -217,13 +219,14 @@ def collect(
     attempts = {row["attempt_id"]: row for row in registry.query(CHOSEN, {"ids": [*ids, *timed]}).to_pylist()}
     times = compare_times(registry, compared) if kernels else None
     contrasts = compare_named(registry, *compared) if compared is not None and times is None else None
+    values = nested(registry.query(VALUES, {"ids": ids}).to_pylist())
     return Collected(
         boards=tuple(boards),
         pools=tuple(make_pools(boards)),
         kernels=tuple(kernels),
         machines=tuple(read_machine(registry, name, facts, attempts) for name in names),
         attempts=attempts,
-        values=nested(registry.query(VALUES, {"ids": ids}).to_pylist()),
+        values=values,
         worst=worst_of(boards, nested(registry.query(DECLARED, {"ids": ids}).to_pylist())),
         spent=nested(registry.query(SPENT, {"ids": ids}).to_pylist()),
         curves=read_curves(registry, boards),
@@ -241,6 +244,7 @@ def collect(
         compared=times,
         contrasts=contrasts,
         method_kinds=methods or {},
+        artefacts=read_artefacts(registry, boards, attempts, values),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness import __version__
 from harness.errors import HarnessError
 from harness.exporting.writing import replacing
+from harness.report.artefacts import COPY
 from harness.report.collecting import Collected, collect
 from harness.report.markdown import render_results
 from harness.report.pages import make_pages
@@ -61,6 +62,8 @@ def make_report(
         for name, text in render_pages(pages, heading_of(found)):
             tell(name)
             size += (written / name).write_text(text, encoding="utf-8")
+        for name, content in copies_of(found).items():
+            size += (written / name).write_bytes(content)
         put(written, folder)
     if results is not None:
         file, command = results
@@ -69,6 +72,11 @@ def make_report(
             whole.write_text(render_results(found, heading_of(found), command), encoding="utf-8")
     charts = sum(len(table.figures) for page in pages for section in page.sections for table in section.tables)
     return Made(folder, len(pages), charts, size, sum(row["n"] for row in found.counts))
+
+
+def copies_of(found: Collected) -> dict[str, bytes]:
+    """File name -> content, of the artefacts that pages show."""
+    return {a.file: a.content for shown in found.artefacts.values() for a in shown if a.file}
 
 
 def refuse_strangers(folder: Path) -> None:
@@ -82,7 +90,7 @@ def refuse_strangers(folder: Path) -> None:
 
 
 def is_ours(file: Path) -> bool:
-    return file.is_file() and (file.suffix == ".html" or file.name in ASSETS)
+    return file.is_file() and (file.suffix == ".html" or file.name in ASSETS or COPY.fullmatch(file.name) is not None)
 
 
 def put(written: Path, folder: Path) -> None:

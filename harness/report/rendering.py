@@ -1,7 +1,7 @@
 """Pages in, files out: HTML by Jinja2 with autoescape, charts in it, and the style and script that all pages share.
 
 Nothing on a page comes from elsewhere: its policy allows the two files beside it and nothing else. Numbers for the script are
-JSON in an element that no browser runs. An artefact of a plugin is never put into a page, only shown by <img>.
+JSON in an element that no browser runs. An artefact of a plugin is never put into a page: <img> shows it, or it is a text.
 """
 
 from __future__ import annotations

@@ -14,7 +14,17 @@ import pytest
 
 from harness.report import make_report
 from tests.browser.opening import Browser, lacking, open_browser, screenshots, wait_for
-from tests.report_samples import HOSTILE, HOSTILE_PAPER, PAPER, everything, hostile, hostile_verdict, verdict
+from tests.report_samples import (
+    HOSTILE,
+    HOSTILE_PAPER,
+    PAPER,
+    everything,
+    hostile,
+    hostile_verdict,
+    save,
+    verdict,
+    with_artefacts,
+)
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 LOOKS = {"wide": {}, "dark": {"dark": True}, "narrow": {"width": 400}, "print": {"width": 794, "printed": True}}
@@ -66,6 +76,21 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     opened = hostile(folder / "registry")
     make_report(opened, folder / "pages", [HOSTILE_PAPER], {HOSTILE: {"summary": HOSTILE}}, [hostile_verdict()])
+    return folder / "pages"
+
+
+@pytest.fixture(scope="module")
+def report_with_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawing, a text, an SVG that would run, one that would load, and HTML, the last three with a stranger's names."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" {}>{}</svg>'
+    strange = [
+        (f"run{HOSTILE}", svg.format('onload="document.title=666"', "<script>document.title=666</script>"), "image/svg+xml"),
+        (f"load{HOSTILE}", svg.format("", '<rect width="9" height="9" fill="url(https://example.org/x#y)"/>'), "image/svg+xml"),
+        (f"page{HOSTILE}", "<script>document.title=666</script><img src=https://example.org/x.png>", "text/html"),
+    ]
+    opened = with_artefacts(folder / "registry", lambda seed: [*save(seed), *((n, c.encode(), m) for n, c, m in strange)])
+    make_report(opened, folder / "pages")
     return folder / "pages"
 
 
@@ -218,9 +243,40 @@ def test_a_strangers_names_stay_text_on_every_page_and_in_every_chart(browser, h
     assert any("onerror" in text for text in browser.texts("body"))
 
 
+def test_a_trials_drawing_is_seen_and_a_strangers_artefacts_do_nothing(browser, report_with_artefacts):
+    """Drawn from a file beside the page; what could run or load is no picture, and a text stays text."""
+    page = one(report_with_artefacts, "method-better")
+    for width in (1280, 400):
+        browser.look(width)
+        browser.open(page)
+        asked = {Path(address.partition("#")[0]).name for address in browser.asked()}
+        pictures = browser.run("return [...document.images].map((i) => [i.alt, i.complete, i.naturalWidth, i.clientWidth])")
+
+        assert browser.said() == []
+        assert pictures == [["curves.svg", True, 200, 200]]
+        assert {name.partition("-")[0] for name in asked - {page.name}} == {"report.css", "report.js", "artefact"}
+        assert browser.run("return document.title") != "666"
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        assert browser.run(CONTRAST) == []
+    assert any("<script>document.title=666</script>" in text for text in browser.texts("figure pre"))
+    assert sum("not shown: an SVG" in text for text in browser.texts("figcaption")) == 2
+
+
+def test_a_copy_that_is_opened_by_itself_does_nothing_either(browser, report_with_artefacts):
+    """Out of its page no policy holds it: what was copied has nothing that runs, and HTML is a text file."""
+    browser.look()
+    for copy in sorted(report_with_artefacts.glob("artefact-*")):
+        browser.open(copy)
+
+        assert browser.said() == [], copy.name
+        assert {Path(address).name for address in browser.asked()} == {copy.name}
+        assert browser.run("return document.title") != "666"
+        assert browser.run("return document.getElementsByTagName('script').length") == 0
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(screenshots() is None, reason="HARNESS_SCREENSHOTS names no folder")
-def test_pictures_of_every_kind_of_page_are_kept_to_be_looked_at(browser, report, hostile_report):
+def test_pictures_of_every_kind_of_page_are_kept_to_be_looked_at(browser, report, hostile_report, report_with_artefacts):
     folder = screenshots()
     assert folder is not None
     kinds = (
@@ -235,11 +291,13 @@ def test_pictures_of_every_kind_of_page_are_kept_to_be_looked_at(browser, report
         "machines",
         "attempts-d",
     )
-    for page in [*(one(report, kind) for kind in kinds), one(hostile_report, "leaderboard")]:
-        name = ("hostile-" if page.parent == hostile_report else "") + page.stem
+    starts = {hostile_report: "hostile-", report_with_artefacts: "artefacts-"}
+    others = [one(hostile_report, "leaderboard"), one(report_with_artefacts, "method-better")]
+    for page in [*(one(report, kind) for kind in kinds), *others]:
+        name = starts.get(page.parent, "") + page.stem
         for look, settings in LOOKS.items():
             browser.look(**settings)
             browser.open(page)
             browser.shoot(folder / f"{name}-{look}.png")
 
-    assert len(list(folder.glob("*.png"))) >= len(LOOKS) * (len(kinds) + 1)
+    assert len(list(folder.glob("*.png"))) >= len(LOOKS) * (len(kinds) + 2)

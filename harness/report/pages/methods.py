@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from harness.leaderboard import Board, Row
 from harness.records import FAILURES
 from harness.report import charts, linking
-from harness.report.blocks import Cell, Column, Fact, Figure, Page, Section, Span, Table
+from harness.report.artefacts import Artefact
+from harness.report.blocks import Cell, Column, Exhibit, Fact, Figure, Page, Section, Span, Table
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Attempt, Collected, CurvePoint
 from harness.report.pages.claims import claims_table, decisions_table, full_name, verdicts_of
@@ -243,7 +244,36 @@ def board_section(found: Collected, i: int, at: int) -> Section:
     table = seeds_table(found, i, row, None if base is None else board.rows[base], name)
     curves = curve_table(found, i, at, base, name)
     title = task_label(board) + (f": {short(row.method)}" if "(" in row.method else "")
-    return Section(name, title, text=(settings(board),), tables=(table, *([curves] if curves else [])))
+    tables = (table, *([curves] if curves else []))
+    shown, exhibits = exhibits_of(found, board, row)
+    return Section(name, title, text=(settings(board),), tables=tables, exhibits=exhibits, shown=shown)
+
+
+def exhibits_of(found: Collected, board: Board, row: Row) -> tuple[str, tuple[Exhibit, ...]]:
+    """What a trial of the method saved, and which trial it was."""
+    ids = [id for id in row.attempts if found.artefacts.get(id)]
+    if not ids:
+        return "", ()
+    (id,) = ids[:1]
+    a = found.attempts[id]
+    logs = command("harness", "logs", one_line(id)[:16])
+    value = found.values.get(id, {}).get(board.metric.name)
+    told = "" if value is None else f", {one_line(board.metric.name)} {value:.4g}"
+    says = f"What seed {a['seed']} saved, of those that saved something the one in the middle{told} (`{logs}`)."
+    return says, tuple(exhibit_of(artefact) for artefact in found.artefacts[id])
+
+
+def exhibit_of(artefact: Artefact) -> Exhibit:
+    note = f"{one_line(artefact.media_type)}, {size(artefact.size_bytes).text}"
+    return Exhibit(
+        title=short(artefact.name),
+        note=f"{note}; not shown: {one_line(artefact.why)}" if artefact.why else note,
+        lies=f"blobs/{one_line(artefact.sha256)}",
+        file=artefact.file,
+        picture=artefact.picture,
+        text=artefact.text,
+        folded="" if artefact.picture or not artefact.text else "its text" if artefact.whole else "its beginning",
+    )
 
 
 def seeds_table(found: Collected, i: int, row: Row, base: Row | None, name: str) -> Table:
