@@ -190,7 +190,8 @@ class Implementation:
     hand-written; peer: of another library.
     fallback: "module:function"(inputs, case) -> str: why eager code would run instead of ours, "" where ours does; then the
     row is labelled so, and not ranked as ours.
-    requires: modules that must be importable, for peers. devices: where it can run.
+    requires: modules that must be importable, for peers; "module:package" where pip knows it by another name. devices: where it
+    can run.
     """
 
     name: str

@@ -124,6 +124,8 @@ def test_what_cannot_run_here_is_unsupported_with_the_mend(rng):
         measured(cheats.honest(), rng, devices=("cuda",))
     with pytest.raises(Unsupported, match="needs nothing_like_this; pip install nothing_like_this"):
         measured(cheats.honest(), rng, kind="peer", requires=("torch", "nothing_like_this"))
+    with pytest.raises(Unsupported, match=r"needs nothing_like_this\.part; pip install its-package"):
+        measured(cheats.honest(), rng, kind="peer", requires=("nothing_like_this.part:its-package",))
 
 
 def test_torch_is_left_as_it_was(rng):

@@ -126,9 +126,10 @@ def require_supported(spec: Implementation, device: torch.device) -> None:
     """Raises Unsupported, before any of the implementation's code is imported."""
     if device.type not in spec.devices:
         raise Unsupported(f"implementation {spec.name!r} runs on {', '.join(spec.devices)}, not on {device.type}")
-    absent = [name for name in spec.requires if not importable(name)]
+    needs = {need.split(":")[0]: need.split(":")[-1] for need in spec.requires}
+    absent = {module: package for module, package in needs.items() if not importable(module)}
     if absent:
-        raise Unsupported(f"implementation {spec.name!r} needs {', '.join(absent)}; pip install {' '.join(absent)}")
+        raise Unsupported(f"implementation {spec.name!r} needs {', '.join(absent)}; pip install {' '.join(absent.values())}")
 
 
 def importable(name: str) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from harness import Component, Params, hookimpl
+from harness import Component, Kernel, Params, hookimpl
+from harness_papers.kan.cases import KAN_LINEAR
 
 KAN = "https://arxiv.org/abs/2404.19756"
 EFFICIENT = "https://github.com/Blealtan/efficient-kan"
@@ -111,3 +112,8 @@ METHODS = [
 @hookimpl
 def harness_methods() -> list[Component]:
     return METHODS
+
+
+@hookimpl
+def harness_kernels() -> list[Kernel]:
+    return [KAN_LINEAR]
