@@ -1,4 +1,4 @@
-"""The families of KAN layers whose functions are not B-splines, under one interface.
+"""The families of KAN layers under one interface: B-splines, and all whose functions are others.
 
 A family says which functions of one input an edge combines, and what goes with them: a SiLU branch, a LayerNorm, first
 weights. A `Basis` evaluates the functions that all edges share: (..., n) -> (..., n, size). `BasisLayer` is the dense layer
@@ -8,7 +8,7 @@ uninitialised and draw no random number until `reset`; both can `keep` some of t
 Defaults are those of the layer file of the S-KAN authors, https://github.com/SeriYann/KANConv2d (MIT), convKAN/KANlayers.py,
 which gathers FastKAN, FasterKAN, ChebyKAN, GRAM, Wav-KAN, JacobiKAN and ReLU-KAN. Left out are that file's norms and
 activations behind a layer: they are no part of sum_i phi(x_i). The first weights of branches and wavelets, N(0, 1 / inputs),
-are ours, and so are those of Gram polynomials and bumps; what else differs stands at the family.
+are ours, and so are those of B-splines, Gram polynomials and bumps; what else differs stands at the family.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from harness_papers.kan.splines import Grid, bases
 
 EPS = 1e-5  # of the LayerNorm in front of radial functions, torch's default
 
@@ -81,6 +83,18 @@ class Basis(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """The functions' values at x, any shape; they stand along a new last axis."""
+
+
+class BSplines(Basis):
+    """The B-splines of `harness_papers.kan.splines`: cubic, on 5 intervals of [-1, 1] unless given."""
+
+    def __init__(self, grid: Grid | None = None) -> None:
+        super().__init__()
+        self.grid = grid or Grid()
+        self.size = self.grid.bases
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bases(x, self.grid)
 
 
 class Gaussians(Basis):
@@ -273,6 +287,7 @@ def wavelets(name: str) -> Family:
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
+        Family("b-spline", BSplines, even, base=True),
         Family("fastkan", Gaussians, a_tenth, base=True, bias=True, norm=True, cut=True),
         Family("rswaf", Switches, a_tenth, norm=True, cut=True),
         Family("chebyshev", Chebyshev, thin),
@@ -309,12 +324,18 @@ class KanLayer(nn.Module, ABC):
     def linear_in(self) -> tuple[str, ...]:
         """Names of those in which the output is linear, all others fixed, without a rest."""
 
-    def keep(self, rows: Tensor) -> None:
-        """Keep the outputs `rows` (int64, (m,)), in this order, in place; the parameters become new, smaller ones."""
+    def keep(self, rows: Tensor) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Keep the outputs `rows` (int64, (m,)), in this order, in place.
+
+        The parameters become new, smaller ones: returned are the pairs (old, new), for an optimiser that holds the old.
+        """
+        pairs = []
         for name, parameter in self.by_output().items():
-            kept = parameter.detach()[rows.to(parameter.device)].clone()
-            setattr(self, name, nn.Parameter(kept, parameter.requires_grad))
+            kept = nn.Parameter(parameter.detach()[rows.to(parameter.device)].clone(), parameter.requires_grad)
+            setattr(self, name, kept)
+            pairs.append((parameter, kept))
         self.out_features = len(rows)
+        return pairs
 
     def scale_rows(self, factors: Tensor) -> None:
         """Multiply output o by factors[o], in place."""

@@ -26,7 +26,7 @@ from scipy.special import eval_jacobi
 from torch.autograd import gradcheck
 
 NAMES = sorted(FAMILIES)
-DENSE = ["fastkan", "rswaf", "chebyshev", "gram", "jacobi", "relu-kan"]
+DENSE = ["b-spline", "fastkan", "rswaf", "chebyshev", "gram", "jacobi", "relu-kan"]
 
 
 @pytest.fixture(autouse=True)
@@ -229,10 +229,11 @@ def test_keeping_outputs_is_selecting_columns(name, rng):
     x = torch.randn(5, 3, generator=rng)
     whole = layer(x)
 
-    layer.keep(torch.tensor([3, 1]))
+    pairs = layer.keep(torch.tensor([3, 1]))
 
     torch.testing.assert_close(layer(x), whole[:, [3, 1]], rtol=1e-12, atol=1e-12)
     assert layer.out_features == 2
+    assert all(torch.equal(new, old[[3, 1]]) for old, new in pairs)
     assert all(p.requires_grad and p.is_leaf for p in layer.parameters())
 
 
@@ -265,14 +266,22 @@ def test_parameters_for_each_edge():
     """What a family costs: its functions, and one for the branch; FastKAN has a bias too."""
     counts = {name: sum(p.numel() for p in make_layer(name, 1, 10).parameters()) / 10 for name in NAMES}
 
-    expected = {"fastkan": 8 + 1 + 1, "rswaf": 8, "chebyshev": 5, "gram": 4 + 1, "jacobi": 4 + 1, "relu-kan": 8}
+    expected = {
+        "b-spline": 8 + 1,
+        "fastkan": 8 + 1 + 1,
+        "rswaf": 8,
+        "chebyshev": 5,
+        "gram": 4 + 1,
+        "jacobi": 4 + 1,
+        "relu-kan": 8,
+    }
     assert counts == expected | dict.fromkeys(WAVELETS, 4)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_layer("splines", 2, 2), "family: got 'splines'; use one of fastkan"),
+        (lambda: make_layer("splines", 2, 2), "family: got 'splines'; use one of b-spline"),
         (lambda: WaveletGrid("haar"), "wavelet: got 'haar'; use one of mexican-hat"),
         (lambda: WaveletGrid(scale=0.0), "scale=0.0; give a number above 0"),
         (lambda: Gaussians(size=1), "size is 1; give 2 or more"),
