@@ -333,8 +333,8 @@ PAPER = Paper(
             source=ARXIV,
             unverified=("the names of the four image sets, and the nets on them",),
             missing=(
-                "the names of the sets; Fashion-MNIST, CIFAR-10 and CIFAR-100, which the data folder does not hold, and a GPU. "
-                "`skan-mnist` runs 10,000 images of MNIST from the data folder"
+                "the names of the sets, and a GPU for CIFAR-10 and CIFAR-100 if they are among them; `skan-mnist` runs 10,000 "
+                "images of MNIST from the data folder"
             ),
         ),
     ),
