@@ -5,11 +5,11 @@ In a reference net a KAN layer stands in for every linear layer (`net: {activati
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from harness import Component, Kernel, Params, hookimpl
+from harness import Component, Kernel, Metric, Params, Probe, hookimpl
 from harness_papers.kan.cases import KAN_LINEAR
 
 KAN = "https://arxiv.org/abs/2404.19756"
@@ -46,6 +46,9 @@ class KANParams(SplineParams):
 
     scaler: bool = Field(True, description="one more trained factor on the spline of each edge")
     noise: float = Field(0.1, ge=0, description="size of the splines at first, divided by the intervals")
+    kernel: Literal["auto", "formula"] = Field(
+        "auto", description="auto: the fused layer where it can run, else the formula in torch's operations; formula: that one"
+    )
 
 
 class KANConvParams(SplineParams):
@@ -109,9 +112,22 @@ METHODS = [
 ]  # fmt: skip
 
 
+# What ran is in the record, not in a key: results of a machine without a compiler differ in rounding, and in seconds.
+KERNEL_METRICS = (Metric("fused_layers", "1", "neither"), Metric("formula_layers", "1", "neither"))
+PROBES = [
+    Probe(f"kan-kernel-{track}", track, KERNEL_METRICS, "harness_papers.kan.probes:measure_kernel")
+    for track in ("classify", "regress")
+]
+
+
 @hookimpl
 def harness_methods() -> list[Component]:
     return METHODS
+
+
+@hookimpl
+def harness_probes() -> list[Probe]:
+    return PROBES
 
 
 @hookimpl

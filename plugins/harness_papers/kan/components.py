@@ -19,7 +19,8 @@ def grid_of(params: Any) -> Grid:
 
 
 def build_kan(in_features: int, out_features: int, params: Any) -> nn.Module:
-    return KANLinear(in_features, out_features, grid_of(params), scaler=params.scaler, noise=params.noise)
+    grid, fused = grid_of(params), params.kernel == "auto"
+    return KANLinear(in_features, out_features, grid, scaler=params.scaler, noise=params.noise, fused=fused)
 
 
 def build_kan_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, params: Any) -> nn.Module:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness_papers.kan.families import Basis, KanLayer, draw
-from harness_papers.kan.fused import fused_spline_linear
+from harness_papers.kan.fused import fused_spline_linear, why_eager
 from harness_papers.kan.splines import (
     Grid,
     bases,
@@ -43,17 +43,25 @@ class KANLinear(nn.Module):
 
     base_weight w: (out, in).   spline_weight c: (out, in, G + k).   spline_scaler s: (out, in), or None without `scaler`.
     grid: the one that all inputs start on.   knots: None, or (in, G + 2k + 1) once `update_grid` gave each input its own.
-    On the one grid fused.py's code runs, where it applies: it makes no tensor of all bases; with knots the formula does.
+    fused: on the one grid fused.py's code runs, where it applies: it makes no tensor of all bases. With knots, and where it
+    does not apply (`why_eager` says why), the formula runs.
     """
 
     knots: Tensor | None
 
     def __init__(
-        self, in_features: int, out_features: int, grid: Grid | None = None, *, scaler: bool = True, noise: float = 0.1
+        self,
+        in_features: int,
+        out_features: int,
+        grid: Grid | None = None,
+        *,
+        scaler: bool = True,
+        noise: float = 0.1,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.grid, self.noise = grid or Grid(), noise
+        self.grid, self.noise, self.fused = grid or Grid(), noise, fused
         self.base_weight = nn.Parameter(torch.empty(out_features, in_features))
         self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, self.grid.bases))
         self.spline_scaler = nn.Parameter(torch.empty(out_features, in_features)) if scaler else None
@@ -74,16 +82,25 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.in_features)
-        if self.knots is None:
+        if self.knots is None and self.fused:
             out = fused_spline_linear(flat, self.base_weight, self.spline_weight, self.grid, self.spline_scaler)
+        elif self.knots is None:
+            out = spline_linear(flat, self.base_weight, self.scaled_weight(), self.grid)
         else:
             found = bases_by_recursion(flat, self.knots, self.grid.order)
             out = F.linear(F.silu(flat), self.base_weight) + F.linear(found.flatten(1), self.scaled_weight().flatten(1))
         return out.view(*x.shape[:-1], self.out_features)
 
-    @torch.no_grad()
+    def why_eager(self, x: Tensor) -> str:
+        """Why the formula runs for inputs like x (N, in) and not the fused code; "" where that does."""
+        if not self.fused:
+            return "the layer was made without"
+        if self.knots is not None:
+            return "each input has knots of its own"
+        return why_eager(x, self.base_weight, self.spline_weight, self.grid, self.spline_scaler)
+
     def curves(self, x: Tensor) -> Tensor:
-        """Each edge's curve at its input: (N, in) -> (N, out, in)."""
+        """Each edge's curve at its input: (N, in) -> (N, out, in), whose sum over the inputs is the output."""
         found = bases(x, self.grid) if self.knots is None else bases_by_recursion(x, self.knots, self.grid.order)
         return F.silu(x)[:, None, :] * self.base_weight + torch.einsum("nib,oib->noi", found, self.scaled_weight())
 
@@ -112,6 +129,17 @@ class KANLinear(nn.Module):
         self.spline_weight = nn.Parameter(move_to_knots(self.spline_weight, old, new, order))
         self.grid = grid
         self.knots = None if self.knots is None else new
+
+    @torch.no_grad()
+    def part(self, outputs: Tensor, inputs: Tensor) -> KANLinear:
+        """A layer of these outputs and inputs (int64) only, with their curves: what is left of one whose units were pruned."""
+        small = KANLinear(
+            len(inputs), len(outputs), self.grid, scaler=self.spline_scaler is not None, noise=self.noise, fused=self.fused
+        ).to(self.spline_weight)
+        for name, parameter in small.named_parameters():
+            parameter.copy_(getattr(self, name)[outputs][:, inputs])
+        small.knots = None if self.knots is None else self.knots[inputs]
+        return small
 
     def _knots(self) -> Tensor:
         if self.knots is not None:

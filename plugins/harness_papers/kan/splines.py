@@ -10,10 +10,13 @@ Sources: de Boor, A Practical Guide to Splines; Liu et al. 2024, arXiv:2404.1975
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -55,33 +58,80 @@ def local_bases(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     cell, int64 in [-k, G + k - 1], is the interval of x, counted from `low`; values[..., r] is basis cell + r, which does not
     exist where cell + r is not in [0, G + k - 1]. Beyond the knots all bases that exist are 0, and so are their slopes.
     """
-    k = grid.order
-    # Clamped to the knots first: there all bases are 0 already, and a far x cannot overflow in the powers below.
-    u = ((x - grid.low) / grid.step).clamp(-k, grid.intervals + k)
-    # Clamped again as an integer: the last knot opens no interval, and NaN must not become an index.
-    cell = u.detach().floor().long().clamp(-k, grid.intervals + k - 1)
-    t = u - cell
-    values = [torch.ones_like(t)]
-    for p in range(1, k + 1):
-        raised, carried = [], None
-        for r, value in enumerate(values):
-            share = value / p
-            term = (r + 1 - t) * share
-            raised.append(term if carried is None else carried + term)
-            carried = (t + (p - 1 - r)) * share
-        assert carried is not None
-        values = [*raised, carried]
+    cell, _, values = _pieces(x, grid)
     return cell, torch.stack(values, dim=-1)
 
 
 def bases(x: Tensor, grid: Grid) -> Tensor:
-    """All G + k bases at each element of x, (*x.shape, G + k): `local_bases`, put where they belong, zeros elsewhere."""
+    """All G + k bases at each element of x, (*x.shape, G + k): `local_bases`, put where they belong, zeros elsewhere.
+
+    Differentiable as often as asked.
+    """
+    if grid.order > 1 and x.requires_grad and torch.is_grad_enabled():
+        found: Tensor = _Bases.apply(x, grid)
+        return found
+    return _differentiable_bases(x, grid)
+
+
+class _Bases(torch.autograd.Function):
+    """Autograd's own way back through the pieces would be some sixty small operations for a cubic; this is four."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grid: Grid) -> Tensor:
+        cell, lower, values = _pieces(x, grid)
+        # Of order k from the pieces of order k - 1: B_j,k' = (B_j,k-1 - B_j+1,k-1) / step.
+        slopes = [-lower[0], *(a - b for a, b in itertools.pairwise(lower)), lower[-1]]
+        ctx.save_for_backward(x, cell, torch.stack(slopes, dim=-1))
+        ctx.grid = grid
+        return _put_into_place(cell, torch.stack(values, dim=-1), grid)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (x, cell, slopes), grid = ctx.saved_tensors, ctx.grid
+        if torch.is_grad_enabled():  # the gradient is itself differentiated
+            again = _differentiable_bases(x, grid)
+            return torch.autograd.grad(again, x, grad, create_graph=True)[0], None
+        wide = F.pad(grad, (grid.order, grid.order))
+        return (wide.gather(-1, _columns(cell, grid)) * slopes).sum(-1) / grid.step, None
+
+
+def _differentiable_bases(x: Tensor, grid: Grid) -> Tensor:
+    cell, _, values = _pieces(x, grid)
+    return _put_into_place(cell, torch.stack(values, dim=-1), grid)
+
+
+def _pieces(x: Tensor, grid: Grid) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The cell of each x, and there the k pieces of order k - 1 and the k + 1 of order k that are not 0: each like x."""
     k = grid.order
-    cell, values = local_bases(x, grid)
+    # Clamped to the knots first: there all bases are 0 already, and a far x cannot overflow in the powers below.
+    u = ((x - grid.low) / grid.step).clamp(-k, grid.intervals + k)
+    # The last knot opens no interval.
+    floor = u.detach().floor().clamp(max=grid.intervals + k - 1)
+    t = u - floor
+    minus = -t
+    lower: list[Tensor] = []
+    values = [torch.ones_like(t)]
+    for p in range(1, k + 1):
+        raised, carried = [], None
+        for r, value in enumerate(values):
+            share = value / p if p > 1 else value
+            term = (minus + (r + 1)) * share
+            raised.append(term if carried is None else carried + term)
+            carried = (t + (p - 1 - r)) * share
+        assert carried is not None
+        lower, values = values, [*raised, carried]
+    # Clamped as an integer too: NaN must not become an index.
+    return floor.long().clamp(min=-k), lower, values
+
+
+def _put_into_place(cell: Tensor, values: Tensor, grid: Grid) -> Tensor:
     # k columns on each side take the bases that do not exist.
-    wide = values.new_zeros(*x.shape, grid.bases + 2 * k)
-    index = (cell + k).unsqueeze(-1) + torch.arange(k + 1, device=x.device)
-    return wide.scatter(-1, index, values).narrow(-1, k, grid.bases)
+    wide = values.new_zeros(*cell.shape, grid.bases + 2 * grid.order)
+    return wide.scatter(-1, _columns(cell, grid), values).narrow(-1, grid.order, grid.bases)
+
+
+def _columns(cell: Tensor, grid: Grid) -> Tensor:
+    return (cell + grid.order).unsqueeze(-1) + torch.arange(grid.order + 1, device=cell.device)
 
 
 def bases_by_recursion(x: Tensor, knots: Tensor, order: int) -> Tensor:

@@ -13,10 +13,11 @@ from harness_papers.kan import METHODS, BSplineActivationParams, KANParams
 from harness_papers.kan.components import BSplineActivation, build_bspline_activation
 from harness_papers.kan.families import BasisLayer
 from harness_papers.kan.layers import BasisConv2d, KANLinear
+from harness_papers.kan.probes import measure_kernel
 from harness_papers.kan.splines import Grid, bases_by_recursion
 from pydantic import ValidationError
 
-from harness.lab import Net
+from harness.lab import Net, NetSolution
 
 LINEAR = [m.name for m in METHODS if m.kind == "linear"]
 KANS = {"arch": "mlp", "width": 6, "depth": 1, "activation": "identity"}
@@ -110,3 +111,30 @@ def test_declaring_imports_no_torch():
     code = "import sys, harness_papers.kan; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Which code runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "kernel"), [("float32", "auto"), ("float32", "formula"), ("float64", "auto")])
+def test_the_record_says_which_code_computed_the_splines(dtype, kernel, in_the_lab, rng):
+    """The fused code for float32 where a compiler is; the formula where it was asked for, and for float64."""
+    _, net = in_the_lab("kan", Net(**KANS), dtype=dtype, kernel=kernel)
+    x = torch.randn(5, 1, 8, 8, generator=rng)
+    layer = next(part for part in net.modules() if isinstance(part, KANLinear))
+    expected = 0 if layer.why_eager(x.flatten(1).to(getattr(torch, dtype))) else 2
+
+    found = measure_kernel({"x": x}, NetSolution(net), None)
+
+    assert found == {"fused_layers": expected, "formula_layers": 2 - expected}
+    assert expected == 0 or (dtype, kernel) == ("float32", "auto")
+    assert measure_kernel({"x": x}, SimpleNamespace(predict=None), None) == {"fused_layers": 0, "formula_layers": 0}
+
+
+def test_fused_and_formula_train_alike(in_the_lab):
+    """Twenty steps of both end at the same weights, but for rounding in float32."""
+    _, auto = in_the_lab("kan", Net(**KANS), steps=20)
+    _, formula = in_the_lab("kan", Net(**KANS), steps=20, kernel="formula")
+
+    for a, b in zip(auto.parameters(), formula.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)  # twenty steps of AdamW, which divides by small numbers

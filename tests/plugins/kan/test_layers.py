@@ -174,6 +174,21 @@ def test_a_refined_grid_changes_nothing(updated, rng):
     torch.testing.assert_close(layer(x), before, atol=1e-8, rtol=0)  # float64 through a fit
 
 
+@pytest.mark.parametrize("updated", [False, True])
+def test_a_part_of_a_layer_has_the_curves_of_the_whole(updated, rng):
+    """What pruning leaves: the chosen outputs' sums over the chosen inputs."""
+    layer, x = trained(rng)
+    if updated:
+        layer.update_grid(x)
+    outputs, inputs = torch.tensor([2, 0]), torch.tensor([3, 1])
+
+    small = layer.part(outputs, inputs)
+
+    assert (small.in_features, small.out_features) == (2, 2)
+    torch.testing.assert_close(small.curves(x[:, inputs]), layer.curves(x)[:, outputs][:, :, inputs], atol=1e-13, rtol=0)
+    torch.testing.assert_close(small(x[:, inputs]), layer.curves(x)[:, outputs][:, :, inputs].sum(2), atol=1e-12, rtol=0)
+
+
 # Images -----------------------------------------------------------------------------------------------------------------
 
 
