@@ -376,6 +376,11 @@ class BasisLayer(KanLayer):
     def linear_in(self) -> tuple[str, ...]:
         return tuple(self.by_output())
 
+    def edge(self, output: int, source: int, t: Tensor) -> Tensor:
+        """phi of one edge at values t, (N,), of its input; behind a LayerNorm, of the normalised input, without the branch."""
+        found = self.basis(t) @ self.weight[output].view(self.in_features, -1)[source]
+        return found if self.base is None or self.norm else found + self.base[output, source] * F.silu(t)
+
     def reset(self, generator: torch.Generator) -> None:
         draw(self.weight, self.family.std(self.in_features, self.basis.size), generator, self.family.cut)
         with torch.no_grad():
@@ -415,6 +420,11 @@ class WaveletLayer(KanLayer):
 
     def linear_in(self) -> tuple[str, ...]:
         return "weight", "base"
+
+    def edge(self, output: int, source: int, t: Tensor) -> Tensor:
+        """phi of one edge at values t, (N,), of its input."""
+        at = output, source
+        return self.weight[at] * self.wavelet((t - self.shift[at]) / self.scale[at]) + self.base[at] * F.silu(t)
 
     def reset(self, generator: torch.Generator) -> None:
         draw(self.weight, 1 / math.sqrt(self.in_features), generator)

@@ -30,6 +30,7 @@ from harness.lab import (
 )
 from harness_papers.kan.families import draw
 from harness_papers.skan.method import POOL, ConvNet, DenseNet, pooled_size, reset, select_layers
+from harness_papers.skan.picture import save_picture
 from harness_papers.skan.training import Schedule, train
 
 WITHIN = 0.05  # how nearly a baseline's parameters have to match
@@ -41,9 +42,15 @@ HELD = 0.2  # share of the training items on which the oracle chooses
 
 
 def solve_selected(problem: Classify | Regress, ctx: Any, params: Any) -> NetSolution:
-    """S-KAN, or S-ConvKAN on images: all families, then one drop after the other, then one family for each output."""
+    """S-KAN, or S-ConvKAN on images: all families, then one drop after the other, then one family for each output.
+
+    Of a dense net small enough, the families and the functions of its edges are kept with the record as edges.svg.
+    """
     schedule = Schedule(params.full, params.exclusive)
-    return fit_pool(problem, ctx, params, started(problem, ctx, params, POOL), schedule)
+    solution = fit_pool(problem, ctx, params, started(problem, ctx, params, POOL), schedule)
+    if isinstance(solution.module, DenseNet):
+        save_picture(ctx, solution.module, problem.x[:ITEMS].to(ctx.device, ctx.dtype))
+    return solution
 
 
 def solve_soft(problem: Classify | Regress, ctx: Any, params: Any) -> NetSolution:

@@ -174,6 +174,17 @@ class SelectLayer(nn.Module):
             self.places.copy_(torch.cat(order).argsort())
         return replaced
 
+    def owner(self, output: int) -> tuple[str, KanLayer, int]:
+        """The family that makes this output of a pruned layer, its layer, and the output's row there."""
+        if self.theta is not None:
+            raise ValueError("owner: the layer still mixes families; prune it first")
+        row = int(self.places[output])
+        for name, layer in zip(self.layers, self._layers(), strict=True):
+            if row < layer.out_features:
+                return name, layer, row
+            row -= layer.out_features
+        raise IndexError(f"owner: there is no output {output}")
+
     def chosen(self) -> list[str]:
         """The family that weighs most at each output."""
         return [self.names[a] for a in self.gates().argmax(dim=1).tolist()]

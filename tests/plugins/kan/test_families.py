@@ -202,6 +202,17 @@ def test_a_wavelet_layer_has_a_shift_and_a_scale_on_each_edge(name, rng):
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_edges_add_up_to_the_layer(name, rng):
+    layer = layer_of(name, rng, norm=False)
+    x = torch.randn(6, 3, generator=rng)
+
+    total = torch.stack([sum(layer.edge(o, i, x[:, i]) for i in range(3)) for o in range(4)], dim=1)
+
+    bias = getattr(layer, "bias", None)
+    torch.testing.assert_close(total if bias is None else total + bias, layer(x), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["fastkan", "rswaf"])
 def test_radial_families_normalise_their_inputs_but_not_the_branch(name, rng):
     layer, plain = layer_of(name, rng), layer_of(name, rng, norm=False)
