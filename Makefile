@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow lint bench report reliability schema clean docs/kernels.md
+.PHONY: run test test-slow lint bench docs report reliability schema clean docs/kernels.md
 
 run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
@@ -23,6 +23,10 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m pytest -q tests/benchmarks/bench_operations.py --benchmark-json=.benchmarks/operations.json
+
+# The manual: build/docs/index.html. Broken links and pages outside of the navigation fail it; it asks no server.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The pages of the committed records (build/report), docs/results.md, and the picture of the README.
 report: $(VENV)/installed
@@ -43,7 +47,7 @@ schema: $(VENV)/installed
 # Exact versions: anything looser may pull another torch, with gigabytes of CUDA packages.
 $(VENV)/installed: pyproject.toml plugins/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,images,report]' -e 'plugins[certify,ode]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,images,report]' -e 'plugins[certify,ode]'
 	touch $@
 
 clean:
