@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-API_VERSION = "0.1"
+API_VERSION = "0.2"
 
 _HOMES = {
     "harness.specs": [
@@ -77,7 +77,17 @@ if TYPE_CHECKING:
     )  # fmt: skip
 
 
+# old name -> (new name, the API version that lacks the old): until then the old one works, with a warning.
+_RENAMED: dict[str, tuple[str, str]] = {}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from harness.contract import warn_deprecated
+
+        instead, gone = _RENAMED[name]
+        warn_deprecated(f"harness.{name}", f"harness.{instead}", gone)
+        name = instead
     if name not in _HOME:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness import hookspecs
+from harness.contract import FIRST, STATED, require_compatible, stated_by
 from harness.errors import HarnessError, PluginError
 from harness.identity import digest, digest_folder
 from harness.rules import mistakes, whole_number
@@ -40,13 +41,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A loaded entry point. home: the folder (or the one file) whose code is the plugin's."""
+    """A loaded entry point. home: the folder (or the one file) whose code is the plugin's; api: what it was written for."""
 
     dist: str
     name: str
     version: str
     module: Any
     home: Path
+    api: str = FIRST
 
     @property
     def id(self) -> str:
@@ -233,9 +235,16 @@ def shared_rooms(plugin: Plugin) -> list[Path]:
 def load_plugin(point: importlib.metadata.EntryPoint, dist: str, version: str) -> Plugin:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a plugin's import warnings are its own affair; `plugin check` shows them
-        module = point.load()
+        try:
+            module = point.load()
+        except Exception:
+            # What it imports may be gone with its API, or not be here yet: then that is the reason to give.
+            if (stated := stated_by(point.module)) is not None:
+                require_compatible(stated)
+            raise
+    api = require_compatible(getattr(sys.modules[point.module], STATED, FIRST))
     source = Path(inspect.getfile(module if inspect.ismodule(module) else sys.modules[type(module).__module__])).resolve()
-    return Plugin(dist, point.name, version, module, source.parent if source.name == "__init__.py" else source)
+    return Plugin(dist, point.name, version, module, source.parent if source.name == "__init__.py" else source, api)
 
 
 def ask(plugin: Plugin) -> dict[str, list[Any]]:

@@ -14,10 +14,10 @@ import harness
 
 HOME = Path(harness.__file__).parent
 FLOW = [
-    "errors", "showing", "rules", "specs", "nets", "identity", "records", "hookspecs", "catalogue", "data", "fetching",
-    "suite", "tuning", "plan", "match", "provenance", "timing", "context", "lab", "kernels", "builtin", "worker",
+    "errors", "contract", "showing", "rules", "specs", "nets", "identity", "records", "hookspecs", "catalogue", "data",
+    "fetching", "suite", "tuning", "plan", "match", "provenance", "timing", "context", "lab", "kernels", "builtin", "worker",
     "executors", "registry", "stats", "strangers", "run", "leaderboard", "fairness", "pooling", "kernelboard", "comparing",
-    "claims", "portrait", "picture", "exporting", "regress", "report", "nightly", "doctor", "cli",
+    "claims", "portrait", "picture", "exporting", "regress", "report", "nightly", "testing", "scaffold", "doctor", "cli",
 ]  # fmt: skip
 # What the core may not reach from: `lab`, `data` and `builtin` stand beside the flow, public for plugin authors.
 PUBLIC_FOR_PLUGINS = {"lab", "data", "specs", "rules", "hookspecs", "errors", "testing", "nets"}
