@@ -23,6 +23,7 @@ from harness.cli import (
     look,
     machine,
     nightly,
+    plugin,
     registry,
     regress,
     report,
@@ -113,6 +114,7 @@ for module in (
     nightly,
     data,
     doctor,
+    plugin,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)
