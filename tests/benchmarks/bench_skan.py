@@ -68,7 +68,7 @@ def compare_convolution(family: str, side: int, batch: int, rounds: int) -> Spee
 
 
 def layers_of(select: SelectLayer) -> list[KanLayer]:
-    return list(select.layers.values())  # type: ignore[arg-type]
+    return list(select.layers.values())
 
 
 def stepper(module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:

@@ -105,7 +105,7 @@ class SelectLayer(nn.Module):
         self.kept = [self.out_features] * len(self.names)
 
     def _layers(self) -> list[KanLayer]:
-        return list(self.layers.values())  # type: ignore[arg-type]
+        return list(self.layers.values())
 
     def gates(self) -> Tensor:
         """s, (m, A): rows sum to 1; 0 where a family is gone."""
@@ -162,7 +162,7 @@ class SelectLayer(nn.Module):
                     replaced += [(p, None, None) for p in self.layers[name].parameters()]
                     del self.layers[name]
                 elif len(positions) < len(old):
-                    replaced += [(was, now, positions) for was, now in self.layers[name].keep(positions)]  # type: ignore
+                    replaced += [(was, now, positions) for was, now in self.layers[name].keep(positions)]
                 self.rows[a, : len(positions)] = old[positions]
                 self.kept[a] = len(positions)
             order.append(self.rows[a, : self.kept[a]])
@@ -231,7 +231,7 @@ class DenseNet(nn.Module):
     def start(self, x: Tensor) -> None:
         """Normalise each layer on what the layers before it give for x."""
         for layer in self.selects:
-            x = layer.normalise(x)  # type: ignore
+            x = layer.normalise(x)
 
 
 class ConvNet(nn.Module):
@@ -252,13 +252,13 @@ class ConvNet(nn.Module):
         x = x.permute(0, 2, 3, 1)
         for layer in self.selects:
             x = halve(layer(x))
-        return self.head(x.flatten(1))  # type: ignore
+        return self.head(x.flatten(1))
 
     def start(self, x: Tensor) -> None:
         """Normalise each layer on what the layers before it give for x."""
         x = x.permute(0, 2, 3, 1)
         for layer in self.selects:
-            x = halve(layer.normalise(x))  # type: ignore
+            x = halve(layer.normalise(x))
 
 
 def halve(x: Tensor) -> Tensor:
@@ -297,7 +297,7 @@ def reset(net: nn.Module, ctx: Any) -> None:
     family start from the same ones."""
     for k, select in enumerate(select_layers(net)):
         for name, layer in select.layers.items():
-            layer.reset(ctx.generator(f"init/{k}/{name}"))  # type: ignore
+            layer.reset(ctx.generator(f"init/{k}/{name}"))
     head = getattr(net, "head", None)
     if isinstance(head, nn.Linear):
         draw(head.weight, 1 / math.sqrt(head.in_features), ctx.generator("init/head"))

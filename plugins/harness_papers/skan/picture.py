@@ -41,7 +41,7 @@ def to_svg(net: DenseNet, x: Tensor) -> str:
         width = max(width, 2 * EDGE + LABEL + in_features(layer) * (CELL_WIDTH + GAP))
         x = layer(x)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {top:g}" width="{width:g}" height="{top:g}"'
-    chosen = "; ".join(f"layer {k}: {', '.join(layer.chosen())}" for k, layer in enumerate(net.selects))  # type: ignore
+    chosen = "; ".join(f"layer {k}: {', '.join(layer.chosen())}" for k, layer in enumerate(net.selects))
     described = f"<title>S-KAN after pruning</title><desc>{escape(chosen)}</desc>"
     background = '<rect width="100%" height="100%" fill="#ffffff"/>'
     return "\n".join([f'{head} role="img" style="{STYLE}">', described, background, *shapes, "</svg>", ""])
@@ -72,7 +72,7 @@ def edge_values(owner: tuple[str, Any, int], source: int, low: Tensor, high: Ten
     _, layer, row = owner
     ends = (-2.0, 2.0) if getattr(layer, "norm", False) else (float(low), float(high))
     t = torch.linspace(*ends, POINTS, dtype=layer.weight.dtype, device=layer.weight.device)
-    return layer.edge(row, source, t)  # type: ignore[no-any-return]
+    return layer.edge(row, source, t)
 
 
 def points(values: Tensor, left: float, middle: float, scale: float) -> str:
@@ -81,4 +81,4 @@ def points(values: Tensor, left: float, middle: float, scale: float) -> str:
 
 
 def in_features(layer: SelectLayer) -> int:
-    return int(next(iter(layer.layers.values())).in_features)  # type: ignore[arg-type]
+    return int(next(iter(layer.layers.values())).in_features)

@@ -78,7 +78,7 @@ def train(
         with ctx.region("train_step"):
             selection.optimizer.zero_grad(set_to_none=True)
             loss = criterion(net(xs), ys)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             selection.optimizer.step()
         done += 1
         if share * evaluations >= offers + 1:
