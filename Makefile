@@ -25,6 +25,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pytest -q tests/benchmarks/bench_operations.py --benchmark-json=.benchmarks/operations.json
 
 # The manual: build/docs/index.html. Broken links and pages outside of the navigation fail it; it asks no server.
+# To search in it: `python -m http.server -d build/docs`.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
