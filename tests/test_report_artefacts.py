@@ -129,6 +129,7 @@ def test_what_is_missing_or_damaged_is_named_and_costs_nothing_else(tmp_path):
 def test_copies_have_a_budget_of_their_own(tmp_path, monkeypatch):
     """Pages of many methods must stay light; what is left out is named with its place in the registry."""
     monkeypatch.setattr(artefacts, "WHOLE_BYTES", 200)
+    monkeypatch.setattr(artefacts, "BOARD_BYTES", 0)
     page = method_page(report_of(with_artefacts(tmp_path / "registry"), tmp_path / "pages"))
 
     assert "not shown: the copies of this report have 0 kB" in page

@@ -28,7 +28,7 @@ SELECT attempt_id, name, media_type, sha256, size_bytes FROM blobs
 WHERE attempt_id IN (SELECT unnest($ids)) ORDER BY attempt_id, name, media_type, sha256
 """
 MOST_BYTES = {"picture": 150_000, "text": 60_000}
-WHOLE_BYTES = 400_000  # of all copies together: a report of 20 charts stays below 2 MB
+WHOLE_BYTES, BOARD_BYTES = 150_000, 15_000  # of all copies together, and more a board: 20 charts stay below 2 MB
 MOST_OF_A_TRIAL = 12
 PREVIEW_LINES, PREVIEW_CHARACTERS = 40, 2_000
 COPY = re.compile(r"artefact-[0-9a-f]{16}\.(svg|png|txt)")
@@ -106,12 +106,13 @@ def read_artefacts(
         saved.setdefault(row["attempt_id"], []).append(row)
     found: dict[str, tuple[Artefact, ...]] = {}
     copied: dict[str, int] = {}
+    room = WHOLE_BYTES + BOARD_BYTES * len(boards)
     for board in boards:
         for place in board.rows:
             id = representative([i for i in place.attempts if i in saved], board.metric.name, attempts, values)
             if id is not None and id not in found:
                 rows = sorted(saved[id], key=lambda row: not str(row["media_type"]).startswith("image/"))
-                found[id] = tuple(read_artefact(registry, row, copied) for row in rows[:MOST_OF_A_TRIAL])
+                found[id] = tuple(read_artefact(registry, row, copied, room) for row in rows[:MOST_OF_A_TRIAL])
     return found
 
 
@@ -136,8 +137,8 @@ def representative(
     return sorted_ids[(len(sorted_ids) - 1) // 2] if sorted_ids else None
 
 
-def read_artefact(registry: Registry, row: Mapping[str, Any], copied: dict[str, int]) -> Artefact:
-    """copied: sizes of the copies so far, by file; grows."""
+def read_artefact(registry: Registry, row: Mapping[str, Any], copied: dict[str, int], room: int) -> Artefact:
+    """copied: sizes of the copies so far, by file; grows, up to room bytes."""
     told = {name: row[name] for name in ("name", "media_type", "sha256", "size_bytes")}
     try:
         kind, suffix = kind_of(str(row["media_type"]))
@@ -147,8 +148,8 @@ def read_artefact(registry: Registry, row: Mapping[str, Any], copied: dict[str, 
     except Unfit as exc:
         return Artefact(**told, why=str(exc))
     file = f"artefact-{row['sha256'][:16]}.{suffix}"
-    if file not in copied and sum(copied.values()) + len(content) > WHOLE_BYTES:
-        return Artefact(**told, why=f"the copies of this report have {WHOLE_BYTES // 1000} kB")
+    if file not in copied and sum(copied.values()) + len(content) > room:
+        return Artefact(**told, why=f"the copies of this report have {room // 1000} kB")
     copied[file] = len(content)
     if kind == "picture":
         return Artefact(**told, file=file, content=content, picture=True)

@@ -114,8 +114,14 @@ METHODS = [
 
 # What ran is in the record, not in a key: results of a machine without a compiler differ in rounding, and in seconds.
 KERNEL_METRICS = (Metric("fused_layers", "1", "neither"), Metric("formula_layers", "1", "neither"))
+# The drawings of a net are kept by the probe that says how many of its edges are strong.
+EDGE_METRICS = (Metric("edges", "1", "neither"), Metric("strong_edges", "1", "neither"))
 PROBES = [
-    Probe(f"kan-kernel-{track}", track, KERNEL_METRICS, "harness_papers.kan.probes:measure_kernel")
+    Probe(f"kan-{name}-{track}", track, metrics, f"harness_papers.kan.{code}")
+    for name, metrics, code in (
+        ("kernel", KERNEL_METRICS, "probes:measure_kernel"),
+        ("edges", EDGE_METRICS, "pictures:measure_edges"),
+    )
     for track in ("classify", "regress")
 ]
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harness import Diverged, Unsupported
 from harness.lab import NetSolution, count_params, count_step, make_activation
 from harness_papers.kan.layers import KANLinear
+from harness_papers.kan.pictures import save_pictures
 from harness_papers.kan.splines import Grid
 from harness_papers.kan_assessment.graph import Edges, draw_graph, name_edges
 
@@ -35,7 +36,7 @@ def solve_kan(problem: Any, ctx: Any, params: Any) -> NetSolution:
 
     Each stage has an equal share of the budget. Leaves the pictures `graph.svg` (edges by their size, with their curves) and,
     where the first stage has sparsity or pruning, `graph-first.svg` of before; and `edges.json`: for each edge the named
-    function that is nearest to its curve, with R^2.
+    function that is nearest to its curve, with R^2; and `edge-functions.svg`: the largest edges with their scales.
     """
     grids = [int(g) for g in params.grids.split("-")]
     net = make_kan(problem.inputs[0], params, grids[0], problem.outputs).to(ctx.device, ctx.dtype)
@@ -58,6 +59,7 @@ def solve_kan(problem: Any, ctx: Any, params: Any) -> NetSolution:
     found = edges_of(net, x)
     ctx.save("graph.svg", draw_graph(found).encode(), "image/svg+xml")
     ctx.save("edges.json", json.dumps(name_edges(found), indent=1).encode(), "application/json")
+    save_pictures(ctx, net, x, graph=False)
     return NetSolution(net)
 
 
