@@ -28,6 +28,7 @@ from harness.catalogue import Catalogue, load_catalogue
 from harness.claims.numbers import shared_given, within, words
 from harness.cli.main import FAULT_OF_OURS, cli
 from harness.cli.run import INTERRUPTED
+from harness.context import Context
 from harness.data.declared import DATASETS, FACTS
 from harness.fetching import downloads_of
 from harness.registry import Registry
@@ -269,12 +270,28 @@ def hooks() -> str:
         "in a worker only, so importing a plugin imports no torch.",
     ]  # fmt: skip
     for name, function in hook_functions():
-        parts += [f"## {name}", fenced(f"@hookimpl\ndef {name}{inspect.signature(function)}: ...", "python"), doc(function)]
+        parts += [f"## {name}", fenced(f"@hookimpl\ndef {signature(name, function)}: ...", "python"), doc(function)]
     declared = [cls for cls in vars(specs).values()
                 if isinstance(cls, type) and cls.__module__ == specs.__name__ and dataclasses.is_dataclass(cls)]  # fmt: skip
     for cls in declared:
         parts += [f"## {cls.__name__}", fenced(signature_of(cls), "python"), fenced(doc(cls), "text")]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *context_page()]) + "\n"
+
+
+def signature(name: str, function: Any) -> str:
+    """As it is written: annotations of a module that postpones them are text."""
+    return f"{name}{inspect.signature(function)}".replace("'", "")
+
+
+def context_page() -> list[str]:
+    """What `load`, `solve`, `score` and probes are given as `ctx`."""
+    parts = ["## ctx", doc(Context)]
+    for name, member in vars(Context).items():
+        if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property)):
+            continue
+        call = signature(name, member).replace("(self, ", "(").replace("(self)", "()") if inspect.isfunction(member) else name
+        parts += [f"### ctx.{name}", fenced(f"ctx.{call}", "python"), fenced(doc(member), "text")]
+    return parts
 
 
 def signature_of(cls: type) -> str:
@@ -491,10 +508,10 @@ def relinked(markdown: str, place: str, known: Mapping[str, object] | set[str]) 
 
     def mended(found: re.Match[str]) -> str:
         text, (target, _, anchor) = found[1], found[2].partition("#")
-        repository = _normal(Path("docs") / folder / target) if place not in TAKEN_IN.values() else _normal(Path(target))
+        repository = _normal(home_of(place) / target)
         page = repository.removeprefix("docs/") if repository.startswith("docs/") else TAKEN_IN.get(repository)
-        if page is None and (readme := re.fullmatch(r"plugins/harness_papers/(\w+)/README\.md", repository)):
-            page = f"papers/{readme[1]}.md"
+        if page is None and (paper := re.fullmatch(r"plugins/harness_papers/(\w+)(/README\.md|/)?", repository)):
+            page = f"papers/{paper[1]}.md"
         if not (ROOT / repository).exists():
             return found[0]  # dead: mkdocs says so, and --strict refuses it
         if page is not None and page in known:
@@ -503,6 +520,13 @@ def relinked(markdown: str, place: str, known: Mapping[str, object] | set[str]) 
         return text if "`" in text else f"`{text}`"
 
     return LINK.sub(mended, markdown)
+
+
+def home_of(place: str) -> Path:
+    """The folder of the repository that a page's links start from: a README's own, where the page shows one."""
+    if paper := re.fullmatch(r"papers/(\w+)\.md", place):
+        return Path() if paper[1] == "index" else Path("plugins/harness_papers") / paper[1]
+    return Path() if place in TAKEN_IN.values() else Path("docs") / Path(place).parent
 
 
 def _normal(path: Path) -> str:
@@ -519,7 +543,10 @@ def _normal(path: Path) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """The papers' pages at the end of the navigation."""
+    """The papers' pages at the end of the navigation, and the page on the kit for plugins after the first method."""
+    tutorial = next(part["Tutorial"] for part in config["nav"] if "Tutorial" in part)
+    if (ROOT / "docs" / "plugins.md").is_file():
+        tutorial.insert(tutorial.index("tutorial/first-method.md") + 1, "plugins.md")
     config["nav"].append({"Papers": ["papers/index.md", *(f"papers/{paper.name}.md" for paper in papers_of(load_catalogue()))]})
     return config
 
