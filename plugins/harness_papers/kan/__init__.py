@@ -56,7 +56,7 @@ class KANConvParams(SplineParams):
 
 
 class BSplineActivationParams(SplineParams):
-    """Splines of a unit's sum; their range is the middle one of the fairer comparison's three."""
+    """Splines of a unit's sum; their range is wider than a KAN's, for sums reach further than inputs (our choice, untried)."""
 
     low: float = Field(-2.0, description="where the grid begins; beyond it only the base is left")
     high: float = Field(2.0, description="where it ends")
