@@ -543,10 +543,7 @@ def _normal(path: Path) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """The papers' pages at the end of the navigation, and the page on the kit for plugins after the first method."""
-    tutorial = next(part["Tutorial"] for part in config["nav"] if "Tutorial" in part)
-    if (ROOT / "docs" / "plugins.md").is_file():
-        tutorial.insert(tutorial.index("tutorial/first-method.md") + 1, "plugins.md")
+    """The papers' pages at the end of the navigation."""
     config["nav"].append({"Papers": ["papers/index.md", *(f"papers/{paper.name}.md" for paper in papers_of(load_catalogue()))]})
     return config
 
