@@ -206,14 +206,17 @@ def test_a_drawing_keeps_its_shapes_and_nothing_that_could_load():
 
 
 def test_the_drawings_of_our_own_papers_are_shown_as_they_are():
-    """A circuit loses nothing on its way: all that it is drawn with is let through."""
+    """A circuit, or a graph of curves, loses nothing on its way: all that it is drawn with is let through."""
+    import numpy as np
     from harness_papers.boolean_rrr.circuit import Circuit, Gate, to_svg
+    from harness_papers.kan_assessment.graph import Edges, draw_graph
 
     circuit = Circuit(2, (Gate((1, 0), ((0, 0), (0, 1)), (False, True), ((0, 1),)),), ((1, 0),))
-    drawn = to_svg(circuit)
-    before, after = (list(ElementTree.fromstring(text).iter()) for text in (drawn, clean_svg(drawn)))
+    graph = draw_graph([Edges(np.eye(3), np.ones((3, 2, 3)) * np.arange(3)[:, None, None])])
 
-    assert [(e.tag, e.attrib, e.text) for e in before] == [(e.tag, e.attrib, e.text) for e in after]
+    for drawn in (to_svg(circuit), graph):
+        before, after = (list(ElementTree.fromstring(text).iter()) for text in (drawn, clean_svg(drawn)))
+        assert [(e.tag, e.attrib, e.text) for e in before] == [(e.tag, e.attrib, e.text) for e in after]
 
 
 def test_nothing_that_loads_or_runs_is_on_the_lists():

@@ -53,6 +53,8 @@ CASES = {
     "as the controls": (values(0.9), "beats-layernorm-mlp", "inconclusive"),
     "above both controls on mnist": (values(0.95), "beats-layernorm-mlp-on-mnist", "supported"),
     "below on mnist": (values(0.85), "beats-layernorm-mlp-on-mnist", "refuted"),
+    "below on fashion-mnist": (values(0.85), "beats-layernorm-mlp-on-fashion-mnist", "refuted"),
+    "above on fashion-mnist": (values(0.95), "beats-layernorm-mlp-on-fashion-mnist", "supported"),
     "above the plain nets": (values(0.95), "beats-plain-mlp", "supported"),
     "below relu": (values(0.95, relu=0.96), "beats-plain-mlp", "refuted"),
     "above the small kans": (values(0.95), "beats-kans", "supported"),
