@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 from invoking import harness
+from rich.console import Console
+from rich.progress import Progress
 
 from harness import data
+from harness.cli.data import Drawn
 from harness.data import declared, store
 from harness.data.declared import DATASETS, FACTS, FILES, Facts, File
 from harness.errors import DataError, HarnessError, MissingError
@@ -782,6 +785,34 @@ def test_a_dry_run_says_what_to_bring_and_asks_nobody(server):
     ]  # fmt: skip
     assert len(rows["cifar10"]["files"]) == 6
     assert server.requests == []
+
+
+def test_what_a_server_says_is_shown_and_not_obeyed(monkeypatch, server, tmp_path):
+    """Its words for a status reach the terminal."""
+
+    def hostile(handler: Handler, content: bytes, start: int) -> None:
+        handler.send_response(404, "gone\x1b[2J [red]away[/red]")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.answers["/cifar-10-binary.tar.gz"] = [hostile]
+
+    monkeypatch.setattr(sources, "CIFAR", server.address + "/")
+    answer = harness("data", "fetch", "cifar10", "--data-dir", tmp_path)
+    assert answer.code == 5
+    assert "answered 404 gone\\x1b[2J [red]away[/red]" in answer.err
+    assert "\x1b" not in answer.err
+
+    drawn = io.StringIO()
+    with Progress(console=Console(file=drawn, force_terminal=True, width=200, highlight=False)) as bar:
+        watcher = Drawn(bar)
+        watcher.begin("a", 100)
+        watcher.advance(50)
+        watcher.begin("a", 100)  # the second attempt goes on with the same bar
+        watcher.say("answered 404 gone\x1b[2J [red]away[/red]")
+
+    assert "gone\\x1b[2J [red]away[/red]" in drawn.getvalue()
+    assert [(task.description, task.completed, task.total) for task in bar.tasks if task.visible] == [("a", 50, 100)]
 
 
 @pytest.mark.data
