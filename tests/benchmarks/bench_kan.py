@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -244,12 +245,13 @@ def main(argv: list[str]) -> None:
     if args.peak:
         print(read_peak(args.peak[0], args.peak[1], int(args.peak[2]), int(args.peak[3])))
         return
-    if args.write and (args.only or args.quick):
-        parser.error("--write needs all parts at full size: drop --only and --quick")
+    if args.write and args.only:
+        parser.error("--write needs all parts: drop --only")
     why = why_eager(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1, GRID.bases), GRID)
     if why:
         parser.error(f"the fused code does not run here: {why}")
     eager = tuple(name for name in EAGER if name != "pykan's layer" or importable("kan.KANLayer"))
+    load = os.getloadavg()[0]
     names, rounds = (eager, 5) if args.quick else ((*eager, *COMPILED), 21)
     times: list[Ratio] = []
     memory: list[Memory] = []
@@ -260,14 +262,20 @@ def main(argv: list[str]) -> None:
                 times += compare_times(part, chosen, shape, rounds)
         if args.only in (None, "memory"):
             print(f"measuring: memory, {shape[0]}x{shape[1]}", file=sys.stderr)
-            memory += compare_memory((OURS,) if args.quick else eager, shape, 1 if args.quick else 3)
+            memory += compare_memory(eager, shape, 1 if args.quick else 3)
     tables = [render for found, render in ((times, render_times(times)), (memory, render_memory(memory))) if found]
     for line in [json.dumps(asdict(f)) for f in (*times, *memory)] if args.json else ["\n\n".join(tables)]:
         print(line)
     if args.write:
-        before, _, rest = args.write.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        args.write.write_text(f"{before}{BEGIN}\n\n{chr(10).join(['', '']).join(tables)}\n\n{END}{after}")
+        write_page(args.write, "python -m tests.benchmarks.bench_kan " + " ".join(argv), load, tables)
+
+
+def write_page(page: Path, command: str, load: float, tables: list[str]) -> None:
+    """Put the tables between BEGIN and END, under what made them."""
+    conditions = f"By `{command}`; torch {torch.__version__}, {os.cpu_count()} cores, load average {load:.1f} at the start."
+    before, _, rest = page.read_text().partition(BEGIN)
+    figures = "\n\n".join((BEGIN, conditions, *tables, END))
+    page.write_text(before + figures + rest.partition(END)[2])
 
 
 if __name__ == "__main__":
