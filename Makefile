@@ -48,7 +48,7 @@ schema: $(VENV)/installed
 # Exact versions: anything looser may pull another torch, with gigabytes of CUDA packages.
 $(VENV)/installed: pyproject.toml plugins/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,images,report]' -e 'plugins[certify,ode]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,examples,docs,images,report]' -e 'plugins[certify,ode]'
 	touch $@
 
 clean:

@@ -239,7 +239,7 @@ made.mkdir(parents=True, exist_ok=True)
 (made / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {{project['name']}}\\nVersion: {{project['version']}}\\n")
 points = project["entry-points"]["harness"]
 (made / "entry_points.txt").write_text("[harness]\\n" + "".join(f"{{k}} = {{v}}\\n" for k, v in points.items()))
-for file in folder.glob("*.py"):
+for file in (f for f in folder.iterdir() if f.suffix == ".py" or (f / "__init__.py").is_file()):
     link = made.parent / file.name
     link.unlink(missing_ok=True)
     link.symlink_to(file)
@@ -261,7 +261,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EXAMPLES = ["tutorial/first-run.md", "tutorial/leaderboard.md", "tutorial/first-method.md", "tutorial/first-claim.md",
-            "howto/gpu.md", "howto/data.md", "howto/merging.md"]  # fmt: skip
+            "plugins.md", "howto/gpu.md", "howto/data.md", "howto/merging.md"]  # fmt: skip
 
 
 def test_every_page_with_commands_is_run():

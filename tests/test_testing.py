@@ -738,10 +738,12 @@ def test_what_a_check_changes_is_put_back(tmp_path, monkeypatch):
 
 
 def test_every_check_that_is_named_is_told_of():
-    """Each report's checks stand in the table that `harness plugin check --list` prints."""
+    """Each report's checks stand in the table that `harness plugin check --list` prints, and in the manual."""
     from harness.testing.kernels import KERNEL_CHECKS
     from harness.testing.methods import METHOD_CHECKS
     from harness.testing.plugins import PLUGIN_CHECKS
     from harness.testing.tasks import TASK_CHECKS
 
+    page = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
+    assert all(f"| `{check}` | {asks} |" in page for check, asks in CHECKS.items())
     assert {*METHOD_CHECKS, *TASK_CHECKS, *KERNEL_CHECKS, *PLUGIN_CHECKS, "claims", "suites"} == set(CHECKS)

@@ -67,7 +67,7 @@ Next:
 @click.argument("plugin", required=False)
 @option("--only", type=CommaList(), multiple=False, default=None, help="Methods, tasks or kernels by name; all unless given.")
 @option("--timeout", type=Duration(), default="10m", show_default=True, help="For each method, task or kernel.")
-@click.option("--list", "listing", is_flag=True, help="Say what each check asks, and stop.")
+@option("--list", "listing", is_flag=True, help="Say what each check asks, and stop.")
 @json_option
 def check_command(plugin: str | None, only: Sequence[str] | None, timeout: float, listing: bool, as_json: bool) -> None:
     """Check all that an installed PLUGIN declares; PLUGIN is a distribution, an entry point, or the folder of a pyproject.toml.
