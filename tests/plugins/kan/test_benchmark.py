@@ -12,6 +12,9 @@ import pytest
 from harness_papers.kan import c_kernels
 
 ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT))  # `tests` is a folder of files to pytest, a package to `python -m tests.benchmarks`
+
+from tests.benchmarks.bench_kan import write_page  # noqa: E402
 
 
 @pytest.mark.slow
@@ -29,6 +32,19 @@ def test_a_quick_look_gives_every_figure():
     assert all(math.isfinite(r) and r > 0 for f in ratios for r in f["ratios"])
     assert {(f["layer"], *f["shape"]) for f in memory} >= {("fused (ours)", n, 64) for n in (784, 64)}
     assert all(f["own_bytes"] > 0 and f["mlp_bytes"] > 0 for f in memory)
+
+
+def test_tables_are_replaced_and_the_rest_of_the_page_is_kept(tmp_path):
+    """The command that made them stands above them."""
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n")
+
+    for table in ("one", "two"):
+        write_page(page, "the command", 0.5, [table, "memory"])
+
+    assert page.read_text().startswith("before\n<!-- figures: begin -->\n\nBy `the command`; torch ")
+    assert page.read_text().endswith(" load average 0.5 at the start.\n\ntwo\n\nmemory\n\n<!-- figures: end -->\nafter\n")
+    assert "old" not in page.read_text()
 
 
 def test_the_page_has_the_tables_that_the_command_writes():
