@@ -21,7 +21,7 @@ from harness.report import charts, drawing, make_report
 from harness.report.blocks import Cell, Page
 from harness.report.collecting import collect
 from harness.report.pages import compare, make_pages, methods, overview
-from harness.report.pages.claims import estimate_cell, levels_of, sql_of, word_of
+from harness.report.pages.claims import estimate_cell, levels_of, short_labels, sql_of, word_of
 from harness.report.pages.kernels import roofs_of
 from harness.report.pages.leaderboard import pool_sql, standing_cell, timing_cell
 from tests.registry_samples import make_attempt
@@ -194,6 +194,15 @@ def test_the_sql_of_a_pool_and_of_the_ledger_gives_their_numbers():
     assert len(pools) >= 3
     assert {row["claim"].partition(".")[0] for row in ledger} == {"selu", "lipsdp"}
     assert len([row for row in ledger if row["value"] is not None]) > 500
+
+
+def test_a_label_keeps_what_tells_it_from_the_others():
+    """Of long settings a chart's margin shows the beginning alone, which all conditions of a claim may share."""
+    told = ["accuracy of a (grid=3, order=3, norm=layer) - relu", "accuracy of a (grid=3, order=3, norm=layer) - silu"]
+    apart = ["accuracy of a (grid=3, order=3, norm=layer)", "accuracy of a (grid=5, order=3, norm=layer)"]
+
+    assert list(short_labels(told).values()) == ["accuracy of a (…) - relu", "accuracy of a (…) - silu"]
+    assert list(short_labels(apart).values()) == apart
 
 
 def test_every_command_on_a_page_is_one_that_the_command_line_takes(made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -234,15 +235,25 @@ def forest_figure(name: str, verdict: Verdict, at: int = 0) -> Figure | None:
     if not known or len(units) > 1:
         return None
     dots = []
+    labels = short_labels([d.what for d in known])
     for d in known:
         assert d.estimate is not None
         low, high = (d.estimate if end is None else end for end in (d.interval_low, d.interval_high))
         tip = f"{one_line(d.what)}: {estimate_cell(d).text}, {d.word}"
-        dots.append(charts.Dot(d.what, d.estimate, low, high, d.word, tip))
+        dots.append(charts.Dot(labels[d.what], d.estimate, low, high, d.word, tip))
     ranges = sorted({(d.low, d.high) for d in known})
     says = "; ".join(f"{one_line(d.what)}: {estimate_cell(d).text} ({d.word})" for d in known)
     spec = charts.forest(dots, unit_of(known[0]) or "estimate", ranges if len(ranges) == 1 else ())
     return Figure(f"forest-{linking.claim_anchor(name)}-{at}", f"{one_line(name)}: {verdict.word}", says, spec)
+
+
+def short_labels(told: Sequence[str]) -> dict[str, str]:
+    """What stands beside the interval of each: settings in brackets as (...), where they would push out what differs.
+
+    The chart's tip, its text and its table have them in full.
+    """
+    shorter = [re.sub(r"\([^()]{16,}\)", "(…)", text) for text in told]
+    return dict(zip(told, shorter if len(set(shorter)) == len(set(told)) else told, strict=True))
 
 
 def decisions_table(name: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:

@@ -112,14 +112,21 @@ def pool_sql(pool: Pool) -> str:
 
     Also those with parameters that stand on their own line or are left out of the pool: a column has them.
     """
-    shared = {name: value if isinstance(value, str | int | None) else canonical(value) for name, value in pool.shared.items()}
+    told = {name: canonical(value) if isinstance(value, dict) else value for name, value in pool.shared.items()}
+    nets = {name: text for name, text in told.items() if name in ("net", "train")}
+    # What is matched has a net of its own, and is on the board of the one that it was matched to.
+    own = "".join(
+        f" AND coalesce(CAST(json_extract(matched, '$.{name}') AS VARCHAR), {name}) IS NOT DISTINCT FROM "
+        f"{'NULL' if text is None else literal(text)}"
+        for name, text in nets.items()
+    )
+    shared = conditions(**{name: value for name, value in told.items() if name not in nets})
     metric = f" AND m.quantity = {literal(pool.metric.name)}" if pool.metric else ""
     tasks = ", ".join(f"({literal(task)}, {literal(given)})" for task, given in pool.refs)
     methods = ", ".join(sorted({literal(row.ref) for row in pool.rows}))
     chosen = f"a.method IN ({methods}) AND (a.task, a.task_params) IN ({tasks})"
-    latest = (
-        f"SELECT attempt_id, method_params, method, task, task_params, seed, status FROM v_latest WHERE {conditions(**shared)}"
-    )
+    named = "attempt_id, method_params, method, task, task_params, seed, status"
+    latest = f"SELECT {named} FROM v_latest WHERE {shared}{own}"
     columns = "a.method, a.method_params, a.task, a.task_params, a.seed, a.status, m.quantity, m.value, a.attempt_id"
     same = f"m.attempt_id = a.attempt_id AND m.part = 'test'{metric}"
     return f"SELECT {columns} FROM ({latest}) AS a LEFT JOIN measurements AS m ON {same} WHERE {chosen} ORDER BY ALL"
