@@ -630,10 +630,15 @@ def test_rows_say_what_is_present(tmp_path):
 # The data folder ---------------------------------------------------------------------------------------------------------
 
 
+FETCHED = ("fashion-mnist", "kmnist", "cifar10", "cifar100")  # the project's own folder has the others
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", [name for name, s in DATASETS.items() if s.where == "folder" and not name.startswith("pmlb/")])
 def test_each_set_of_the_folder_has_its_declared_digest_and_sizes(name, data_dir, cache_dir):
     """`read` compares sizes with the declared ones; the digest is compared before."""
+    if name in FETCHED and missing([name], data_dir):
+        pytest.skip(f"this data folder has no {name}: `harness data fetch {name}`")
     arrays = readers.read(name, data_dir)
 
     assert verify(name, data_dir).state == "ok"
