@@ -190,6 +190,17 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 7) -> Tensor:
 # Optimizers and losses --------------------------------------------------------------------------------------------------
 
 
+def loads(optimizer: Any, saved: io.BytesIO, report: Report) -> bool:
+    """Whether it takes back a state that was saved, read as a file of a stranger has to be: as tensors, numbers and text."""
+    try:
+        optimizer.load_state_dict(torch.load(saved, weights_only=True))
+    except Exception as exc:  # pickle's own, and whatever the optimizer raises
+        what = f"its saved state cannot be loaded safely: {exc}"
+        report.add("save_load", what, "keep tensors, numbers and text in self.state only")
+        return False
+    return True
+
+
 def examine_optimizer(build: Callable[..., Any], params: Any, report: Report) -> None:
     """On a small quadratic: the dtype of the weights stays, and after a round trip of its state the next steps are equal."""
     with kept_state() as changed:
@@ -209,14 +220,13 @@ def examine_optimizer(build: Callable[..., Any], params: Any, report: Report) ->
         stream = io.BytesIO()
         torch.save(first.state_dict(), stream)
         stream.seek(0)
-        second.load_state_dict(torch.load(stream, weights_only=False))
-        for optimizer, own in ((first, weights), (second, copies)):
-            torch.manual_seed(5)
-            descend(optimizer, own, steps=3)
-        if digest_of([w.detach() for w in weights]) != digest_of([w.detach() for w in copies]):
-            report.add(
-                "save_load", "after its state was saved and loaded it steps otherwise", "keep all of its state in self.state"
-            )
+        if loads(second, stream, report):
+            for optimizer, own in ((first, weights), (second, copies)):
+                torch.manual_seed(5)
+                descend(optimizer, own, steps=3)
+            if digest_of([w.detach() for w in weights]) != digest_of([w.detach() for w in copies]):
+                what = "after its state was saved and loaded it steps otherwise"
+                report.add("save_load", what, "keep all of its state in self.state")
         torch.manual_seed(0)
         for name in (n for n in changed() if n not in RANDOM_STATES):
             report.add("state_restored", f"a step changes {name}", "put it back, or leave it alone")

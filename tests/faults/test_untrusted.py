@@ -498,6 +498,7 @@ METHODS = {"unpack_archive", "extractall", "loads_pickle", "read_pickle", "unsaf
 ALLOWED = {
     # file, word: why
     ("harness/worker/sealing.py", "import pickle"): "bytes that this process wrote itself, kept in memory, encrypted meanwhile",
+    ("harness/testing/methods.py", "import pickle"): "a solution that this process wrote itself a moment before",
     (
         "harness/fetching/archives.py",
         "import tarfile",

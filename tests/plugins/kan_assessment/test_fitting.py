@@ -57,6 +57,10 @@ class Notes:
     def save(self, name: str, content: bytes, media_type: str) -> None:
         self.saved[name] = content
 
+    @property
+    def blobs(self) -> list[dict[str, str]]:
+        return [{"name": name} for name in self.saved]
+
     def log(self, **values: float) -> None:
         self.logged |= values
 
@@ -107,7 +111,7 @@ def test_a_sparse_fit_finds_the_formula():
     assert [layer.out_features for layer in solution.module] == [1, 1]
     assert [(edge["layer"], edge["from"], edge["function"]) for edge in edges] == [(1, 1, "sin"), (1, 2, "x^2"), (2, 1, "exp")]
     assert min(edge["r2"] for edge in edges) > 0.999
-    assert set(ctx.saved) == {"graph-first.svg", "graph.svg", "edges.json"}
+    assert set(ctx.saved) == {"graph-first.svg", "graph.svg", "edges.json", "edge-functions.svg"}
 
 
 def test_what_a_net_costs_is_counted_on_its_finest_grid():
