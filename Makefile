@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# What `make test` runs; by default all: `make test TESTS=tests/test_cli.py`.
+TESTS ?=
 
 .PHONY: run test test-slow lint bench docs report reliability schema clean docs/kernels.md
 
@@ -10,7 +12,7 @@ run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --benchmark-skip
+	$(BIN)/python -m pytest --benchmark-skip $(TESTS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow --timeout 1800 --benchmark-skip
