@@ -565,6 +565,19 @@ def test_a_registry_that_is_not_there_is_said(tmp_path):
     assert not (tmp_path / "absent").exists()
 
 
+def test_a_suite_whose_trials_are_others_by_now_is_no_empty_picture(tmp_path):
+    """Its code changed since: a picture of nothing would be drawn over a good one."""
+    Registry.open(tmp_path / "r").append(make_attempt(1, where=WHERE))
+    (tmp_path / "vision.svg").write_text("a good one")
+
+    answer = harness("leaderboard", "--suite", "vision", "--registry", "r", "--svg", "vision.svg")
+
+    assert answer.code == 2
+    assert "the 1 attempts of vision here are of other code, settings or data" in answer.err
+    assert "`harness run vision` runs it anew" in answer.err
+    assert (tmp_path / "vision.svg").read_text() == "a good one"
+
+
 def test_records_of_other_machines_are_chosen_by_name(tmp_path):
     """One other machine is shown with a word; of several the user chooses."""
     opened = Registry.open(tmp_path / "merged")

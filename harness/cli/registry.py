@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,6 +75,8 @@ def leaderboard_command(
     # Whose records there are is asked only where this machine has none: the question costs as much as the boards.
     if not boards and machine is None and (other := machine_of(opened, here)) != here:
         boards = make_leaderboards(opened, wanted, other, baseline, chosen, with_ids=as_json)
+    if not boards and suite is not None and chosen == Chosen():
+        require_none_of(opened, suite)
     if svg is not None:  # first: who reads the tables may leave in the middle
         from harness.picture import draw_svg
 
@@ -83,6 +86,20 @@ def leaderboard_command(
     draw_leaderboards(boards, make_pools(boards), form)
     say_invalid(opened)
     say_warnings(opened)
+
+
+def require_none_of(registry: Registry, suite: str) -> None:
+    """Raises HarnessError where the registry has attempts of a suite that were not of its trials as they stand now.
+
+    An empty table, or a picture of nothing over a good one, would say that nothing ran.
+    """
+    name = Path(suite).stem
+    (found,) = registry.query("SELECT count(*) AS n FROM attempts WHERE suite = $suite", {"suite": name}).to_pylist()
+    if found["n"]:
+        raise HarnessError(
+            f"leaderboard: the {found['n']} attempts of {name} here are of other code, settings or data than it has now: "
+            f"`harness run {shlex.quote(suite)}` runs it anew; `harness leaderboard` without --suite shows the boards of all"
+        )
 
 
 def the_one_form(wanted: Mapping[str, bool]) -> Form:
