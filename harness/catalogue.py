@@ -96,6 +96,7 @@ class Catalogue:
     datasets: tuple[Offer[Dataset], ...] = ()
     kernels: tuple[Offer[Kernel], ...] = ()
     _digests: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
+    _home_digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # by plugin's id
 
     def method(self, name: str) -> Offer[Method]:
         return find(self.methods, name, "method")
@@ -123,9 +124,11 @@ class Catalogue:
 
     def home_digest(self, plugin: Plugin) -> str:
         """The plugin's own code, and that of the packages beside it which it imports: several papers may share a room."""
-        own = self._digest(plugin.home)
-        rooms = shared_rooms(plugin)
-        return digest({"own": own, **{room.name: self._digest(room) for room in rooms}}) if rooms else own
+        if plugin.id not in self._home_digests:
+            own, rooms = self._digest(plugin.home), shared_rooms(plugin)
+            with_rooms = {"own": own, **{room.name: self._digest(room) for room in rooms}}
+            self._home_digests[plugin.id] = digest(with_rooms) if rooms else own
+        return self._home_digests[plugin.id]
 
     def code_digest(self, method: Offer[Method], task: Offer[Task], track: Offer[Track]) -> str:
         """What a trial's code is: the method's plugin, the task's, the track's, harness.lab and harness.data.
