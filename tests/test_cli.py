@@ -577,6 +577,10 @@ def test_a_suite_whose_trials_are_others_by_now_is_no_empty_picture(tmp_path):
     assert "`harness run vision` runs it anew" in answer.err
     assert (tmp_path / "vision.svg").read_text() == "a good one"
 
+    mine = tmp_path / "mine.yaml"  # records know a suite by its name, whatever its file is called
+    mine.write_text((Path(__file__).parents[1] / "suites" / "vision.yaml").read_text())
+    assert "the 1 attempts of vision here" in harness("leaderboard", "--suite", mine, "--registry", "r").err
+
 
 def test_records_of_other_machines_are_chosen_by_name(tmp_path):
     """One other machine is shown with a word; of several the user chooses."""

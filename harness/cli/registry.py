@@ -69,14 +69,14 @@ def leaderboard_command(
     chosen = Chosen(tasks, methods, devices)
 
     opened = open_registry(registry)
-    wanted, baseline = (None, None) if suite is None else chosen_by_suite(suite, registry, data_dir)
+    wanted, baseline, name = (None, None, "") if suite is None else chosen_by_suite(suite, registry, data_dir)
     here = machine_id()
     boards = make_leaderboards(opened, wanted, machine or here, baseline, chosen, with_ids=as_json)
     # Whose records there are is asked only where this machine has none: the question costs as much as the boards.
     if not boards and machine is None and (other := machine_of(opened, here)) != here:
         boards = make_leaderboards(opened, wanted, other, baseline, chosen, with_ids=as_json)
     if not boards and suite is not None and chosen == Chosen():
-        require_none_of(opened, suite)
+        require_none_of(opened, name, suite)
     if svg is not None:  # first: who reads the tables may leave in the middle
         from harness.picture import draw_svg
 
@@ -88,12 +88,11 @@ def leaderboard_command(
     say_warnings(opened)
 
 
-def require_none_of(registry: Registry, suite: str) -> None:
+def require_none_of(registry: Registry, name: str, suite: str) -> None:
     """Raises HarnessError where the registry has attempts of a suite that were not of its trials as they stand now.
 
-    An empty table, or a picture of nothing over a good one, would say that nothing ran.
+    An empty table, or a picture of nothing over a good one, would say that nothing ran. suite: as the user named it.
     """
-    name = Path(suite).stem
     (found,) = registry.query("SELECT count(*) AS n FROM attempts WHERE suite = $suite", {"suite": name}).to_pylist()
     if found["n"]:
         raise HarnessError(
@@ -122,13 +121,13 @@ def machine_of(registry: Registry, here: str) -> str:
     raise HarnessError(f"no records of this machine ({here}); choose one with --machine: {', '.join(map(one_line, names))}")
 
 
-def chosen_by_suite(name: str, registry: Path, data_dir: Path | None) -> tuple[set[str], str | None]:
-    """The trials of a suite, and the method that it compares the others with."""
+def chosen_by_suite(name: str, registry: Path, data_dir: Path | None) -> tuple[set[str], str | None, str]:
+    """The trials of a suite, the method that it compares the others with, and the name that its records have."""
     from harness.cli.run import Choice, baseline_of, session
 
     choice = Choice((), (), (), None, None, None, None, False, False)
     with session(name, choice, registry, data_dir, None, read_only=True) as s:
-        return {p.trial.trial_id for p in s.plan.planned}, baseline_of(s.suite)
+        return {p.trial.trial_id for p in s.plan.planned}, baseline_of(s.suite), s.suite.name
 
 
 @click.command("status", epilog=example("harness status --failed"), short_help="How the latest attempts ended.")
