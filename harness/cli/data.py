@@ -15,7 +15,7 @@ import click
 from harness.cli import completing
 from harness.cli.options import Duration, data_dir_option, example, json_option, option
 from harness.errors import HarnessError, NothingSelected
-from harness.showing import one_line
+from harness.showing import one_line, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -202,7 +202,7 @@ class Lines:
     def advance(self, done: int) -> None: ...
 
     def say(self, text: str) -> None:
-        click.echo(visible_lines(text), err=True)
+        click.echo(visible(text), err=True)
 
 
 class Drawn:
@@ -220,12 +220,7 @@ class Drawn:
         self.bar.update(self.row, completed=done)
 
     def say(self, text: str) -> None:
-        self.bar.console.print(visible_lines(text), markup=False)
-
-
-def visible_lines(text: str) -> str:
-    """What a server says of itself may be in it: shown, not obeyed."""
-    return "\n".join(one_line(line) for line in text.splitlines())
+        self.bar.console.print(visible(text), markup=False)
 
 
 @data_group.command("verify", epilog=example("harness data verify digits"))
