@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,8 +80,7 @@ def examine_position(position: Position, report: Report) -> None:
         examine_saving(position, report)
         examine_seeding(position, report)
         torch.manual_seed(0)
-        for name in (n for n in changed() if n not in RANDOM_STATES):
-            report.add("state_restored", f"{at}: building and calling it changes {name}", "put it back, or leave it alone")
+        examine_left(changed(), f"{at}: building and calling it", report)
 
 
 def examine_dtype(position: Position, dtype: torch.dtype, report: Report) -> None:
@@ -228,8 +227,7 @@ def examine_optimizer(build: Callable[..., Any], params: Any, report: Report) ->
                 what = "after its state was saved and loaded it steps otherwise"
                 report.add("save_load", what, "keep all of its state in self.state")
         torch.manual_seed(0)
-        for name in (n for n in changed() if n not in RANDOM_STATES):
-            report.add("state_restored", f"a step changes {name}", "put it back, or leave it alone")
+        examine_left(changed(), "a step", report)
     report.skipped.setdefault("device", "an optimizer makes no tensors of its own that a net could see")
     report.skipped.setdefault("cpu_cuda", "compared in training only")
 
@@ -277,10 +275,16 @@ def examine_loss(build: Callable[..., Any], params: Any, report: Report) -> None
                 report.add("inputs_kept", "it changes its logits or labels in place", "use operations that return new tensors")
                 labels = kept_labels
         torch.manual_seed(0)
-        for name in (n for n in changed() if n not in RANDOM_STATES):
-            report.add("state_restored", f"a call changes {name}", "put it back, or leave it alone")
+        examine_left(changed(), "a call", report)
     report.skipped.setdefault("device", "a loss is called on the net's device only")
     report.skipped.setdefault("cpu_cuda", "compared in training only")
+
+
+def examine_left(changed: Iterable[str], what: str, report: Report) -> None:
+    """What a call left changed, random states aside: these are set before it for it to draw from."""
+    for name in changed:
+        if name not in RANDOM_STATES:
+            report.add("state_restored", f"{what} changes {name}", "put it back, or leave it alone")
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from harness.specs import Component, Kernel, Learner, Task
 from harness.testing.findings import Report
 
@@ -14,7 +12,7 @@ def examine_documented(spec: Component | Learner | Task | Kernel, report: Report
     """Into the report: what `harness describe` could not say."""
     if not spec.summary.strip():
         report.add("documented", "it has no summary", 'say in a line what it is: summary="..."')
-    for name, field in parameters(spec.params):
+    for name, field in spec.params.model_fields.items():
         if field.annotation in (None, Any, object):
             report.add("documented", f"parameter {name!r} has no type of its own", f"write `{name}: float = ...`, or a Literal")
         if not (field.description or "").strip():
@@ -22,7 +20,3 @@ def examine_documented(spec: Component | Learner | Task | Kernel, report: Report
             report.add("documented", f"parameter {name!r} has no description", mend)
         if field.is_required():
             report.add("documented", f"parameter {name!r} has no default", "give one, so that a suite may name it alone")
-
-
-def parameters(model: type[BaseModel]) -> list[tuple[str, Any]]:
-    return list(model.model_fields.items())

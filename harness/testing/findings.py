@@ -62,6 +62,11 @@ class Report:
     def add(self, check: str, what: str, mend: str) -> None:
         self.findings.append(Finding(check, self.about, what, mend))
 
+    def keep(self, checks: Iterable[str]) -> None:
+        """Leave the findings of these checks alone, each once."""
+        wanted = set(checks)
+        self.findings = list(dict.fromkeys(f for f in self.findings if f.check in wanted))
+
     def close(self, checks: Iterable[str]) -> None:
         """Of these checks all that found nothing and were not skipped have passed."""
         wrong = {finding.check for finding in self.findings}

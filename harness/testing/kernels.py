@@ -12,10 +12,10 @@ from harness.errors import HarnessError, Unsupported
 from harness.kernels.checking import Run, WrongResult, check_implementation, draw_operands
 from harness.kernels.measuring import require_supported
 from harness.specs import Kernel
-from harness.testing.components import first_line
+from harness.testing.components import examine_left, first_line
 from harness.testing.documented import examine_documented
 from harness.testing.findings import Report, chosen_checks
-from harness.testing.watching import RANDOM_STATES, digest_of, kept_state
+from harness.testing.watching import digest_of, kept_state
 from harness.worker.kernel import resolve_implementation, resolve_kernel
 
 KERNEL_CHECKS = ("documented", "work", "same_seed", "other_seed", "kernel", "inputs_kept", "state_restored", "cpu_cuda")
@@ -75,7 +75,7 @@ def examine_kernel(
         report.add(
             "kernel", f"{type(exc).__name__}: {first_line(exc)}", "let inputs and reference run for every size and layout"
         )
-    report.findings = list(dict.fromkeys(f for f in report.findings if f.check in wanted))
+    report.keep(wanted)
     report.close(wanted)
     return report
 
@@ -117,8 +117,7 @@ def examine_implementations(kernel: Any, params: Mapping[str, Any], device: torc
         run: Run = resolve_implementation(kernel.spec, implementation).run
         with kept_state() as changed:
             examine_cases(kernel, implementation.name, run, params, device, report)
-            for name in (n for n in changed() if n not in RANDOM_STATES):
-                report.add("state_restored", f"{implementation.name}: a call changes {name}", "put it back, or leave it alone")
+            examine_left(changed(), f"{implementation.name}: a call", report)
 
 
 def examine_cases(kernel: Any, name: str, run: Run, params: Mapping[str, Any], device: torch.device, report: Report) -> None:

@@ -63,7 +63,7 @@ def examine_method(
     examine_documented(offer.spec, report)
     if set(wanted) - {"documented"}:
         play_checks(catalogue, offer, task, params or {}, task_params, budget, wanted, report)
-    report.findings = list(dict.fromkeys(f for f in report.findings if f.check in wanted or f.check == "runs"))
+    report.keep([*wanted, "runs"])
     report.close(wanted)
     return report
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from harness.errors import HarnessError, MissingError, Unsupported
 from harness.lab import Classify, Regress
 from harness.specs import Instance, Method, Metric, Series, Task, Track
 from harness.testing.bench import NETS, TRAIN, Setting, WatchedContext, first_clock, load_instance, make_watched, play, playing
-from harness.testing.components import dtype_name, first_line
+from harness.testing.components import dtype_name, examine_left, first_line
 from harness.testing.documented import examine_documented
 from harness.testing.findings import Report, chosen_checks
 from harness.testing.methods import LEARNED, as_float, chance, is_classification, shuffle_problem
-from harness.testing.watching import RANDOM_STATES, digest_of, kept_state, watched_seeding
+from harness.testing.watching import digest_of, kept_state, watched_seeding
 from harness.worker.resolving import resolve
 from harness.worker.scoring import seed_everything
 from harness.worker.sealing import flatten, own_storage
@@ -60,7 +59,7 @@ def examine_task(
         examine_running(catalogue, offer, params or {}, method, budget, report)
     except MissingError as exc:
         report.skipped |= {check: str(exc) for check in wanted if check != "documented"}
-    report.findings = list(dict.fromkeys(f for f in report.findings if f.check in wanted))
+    report.keep(wanted)
     report.close(wanted)
     return report
 
@@ -116,7 +115,7 @@ def load_once(
         ctx.stream_seed = remembered  # type: ignore[method-assign]
         seed_everything(asked("global/load"), ctx.device)
         made = load_instance(offer.spec, params, ctx)
-        return made, (ctx, [name for name in changed() if name not in RANDOM_STATES])
+        return made, (ctx, changed())
 
 
 def examine_load(spec: Task, track: Track, params: Any, made: Instance, report: Report) -> None:
@@ -150,8 +149,7 @@ def examine_randomness(offer: Offer[Task], track: Offer[Track], params: Any, fir
     if digest_of([again.problem, dict(again.held)]) != before:
         text = "load gives two different problems for one seed"
         report.add("same_seed", text, "draw every random number from ctx.generator(name) or ctx.rng(name)")
-    for name in changed:
-        report.add("state_restored", f"load changes {name}", "put it back, or leave it alone")
+    examine_left(changed, "load", report)
     with watched_seeding() as seeded:
         other, _ = load_once(offer, track, params, seed=1)
     if digest_of([other.problem, dict(other.held)]) == before:
@@ -270,7 +268,6 @@ def examine_labels(setting: Setting, report: Report) -> None:
     if "accuracy" not in first.scores[part]:
         report.skipped["shuffled_labels"] = "it declares no accuracy"
         return
-    setting = replace(setting)
     blind = play(setting, problem=shuffle_problem)
     learned, got = as_float(first.scores[part]["accuracy"]), as_float(blind.scores[part]["accuracy"])
     expected = chance(first.outputs[part], first.labels[part])[0]
