@@ -254,7 +254,7 @@ def exhibits_of(found: Collected, board: Board, row: Row) -> tuple[str, tuple[Ex
     ids = [id for id in row.attempts if found.artefacts.get(id)]
     if not ids:
         return "", ()
-    (id,) = ids[:1]
+    id = ids[0]
     a = found.attempts[id]
     logs = command("harness", "logs", one_line(id)[:16])
     value = found.values.get(id, {}).get(board.metric.name)
