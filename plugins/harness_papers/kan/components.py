@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness_papers.kan.families import FAMILIES, BasisLayer, Chebyshev, Gaussians, ReluBumps
-from harness_papers.kan.layers import BasisConv2d, BSplines, KANLinear, draw_splines
+from harness_papers.kan.families import FAMILIES, BasisLayer, BSplines, Chebyshev, Gaussians, ReluBumps
+from harness_papers.kan.layers import BasisConv2d, KANLinear, draw_splines
 from harness_papers.kan.splines import Grid, bases
 
 

@@ -299,6 +299,13 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+def family_named(name: str) -> Family:
+    """Raises ValueError for an unknown name."""
+    if name not in FAMILIES:
+        raise ValueError(f"family: got {name!r}; use one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
 # Layers -----------------------------------------------------------------------------------------------------------------
 
 
@@ -439,10 +446,7 @@ class WaveletLayer(KanLayer):
 
 def make_layer(family: Family | str, in_features: int, out_features: int, norm: bool | None = None) -> KanLayer:
     """The dense layer of a family, by name or as given. norm: see `BasisLayer`. Raises ValueError for an unknown name."""
-    if isinstance(family, str):
-        if family not in FAMILIES:
-            raise ValueError(f"family: got {family!r}; use one of {', '.join(FAMILIES)}")
-        family = FAMILIES[family]
+    family = family_named(family) if isinstance(family, str) else family
     if family.edges:
         return WaveletLayer(family, in_features, out_features)
     return BasisLayer(family, in_features, out_features, norm)

@@ -165,18 +165,6 @@ def _split_knots(knots: Tensor, grid: Grid, intervals: int) -> Tensor:
 # Images -----------------------------------------------------------------------------------------------------------------
 
 
-class BSplines(Basis):
-    """(...) -> (..., G + k): the bases of `splines.bases` as functions that edges share."""
-
-    def __init__(self, grid: Grid | None = None) -> None:
-        super().__init__()
-        self.grid = grid or Grid()
-        self.size = self.grid.bases
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bases(x, self.grid)
-
-
 class BasisConv2d(nn.Module):
     """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)): sums of curves over every patch, `same` padding.
 

@@ -51,19 +51,21 @@ class Edges:
 # From a net to edges ----------------------------------------------------------------------------------------------------
 
 
-def look_at(module: nn.Module, x: Tensor) -> list[Edges]:
-    """The net's layers of edges in the order of the forward pass, on the first items of x; [] where it has none.
+def look_at(module: nn.Module, x: Tensor, items: int = ITEMS) -> list[Edges]:
+    """The net's layers of edges in the order of the forward pass, on the first `items` of x; [] where it has none.
 
     The net is in eval mode meanwhile. A layer that sees tokens is looked at on the first of them.
     """
     found: list[Edges] = []
     modes = [(part, part.training) for part in module.modules()]
     layers = [part for part in module.modules() if isinstance(part, KINDS)]
-    hooks = [layer.register_forward_hook(lambda part, given, out: found.append(edges_of(part, given[0]))) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(lambda part, given, out: found.append(edges_of(part, given[0], items))) for layer in layers
+    ]
     first = next(iter(module.parameters()), x)
     try:
         with torch.no_grad():
-            module.eval()(x[:ITEMS].to(first.device, first.dtype))
+            module.eval()(x[:items].to(first.device, first.dtype))
     finally:
         for hook in hooks:
             hook.remove()
@@ -72,13 +74,13 @@ def look_at(module: nn.Module, x: Tensor) -> list[Edges]:
     return found
 
 
-def edges_of(layer: nn.Module, x: Tensor) -> Edges:
-    """Of one layer of KINDS, on its inputs (..., in).
+def edges_of(layer: nn.Module, x: Tensor, items: int = ITEMS) -> Edges:
+    """Of one layer of KINDS, on the first `items` of its inputs (..., in).
 
     Of functions behind a norm, the curves are functions of the normed input: the base, which sees the input itself, is then
     left out. A bias belongs to no edge.
     """
-    x = x.detach().flatten(0, -2)[:ITEMS]
+    x = x.detach().flatten(0, -2)[:items]
     match layer:
         case KANLinear():
             return Edges(to_array(x), to_array(layer.curves(x)))

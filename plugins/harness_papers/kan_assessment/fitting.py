@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from harness import Diverged, Unsupported
 from harness.lab import NetSolution, count_params, count_step, make_activation
 from harness_papers.kan.layers import KANLinear
-from harness_papers.kan.pictures import save_pictures
+from harness_papers.kan.pictures import look_at, save_pictures
 from harness_papers.kan.splines import Grid
-from harness_papers.kan_assessment.graph import Edges, draw_graph, name_edges
+from harness_papers.kan_assessment.graph import draw_graph, name_edges
 
 ITERATIONS = 20  # of L-BFGS between two looks at the budget
 SEARCH = 26  # evaluations of one iteration, at most: torch's search along a line takes 25
@@ -50,13 +50,13 @@ def solve_kan(problem: Any, ctx: Any, params: Any) -> NetSolution:
         weight = params.sparsity if stage == 0 else 0.0
         minimise(net, x, y, ctx, params.history, share=(stage + 1) / len(grids), weight=weight)
         if stage == 0 and (params.sparsity or params.prune):
-            ctx.save("graph-first.svg", draw_graph(edges_of(net, x)).encode(), "image/svg+xml")
+            ctx.save("graph-first.svg", draw_graph(look_at(net, x, len(x))).encode(), "image/svg+xml")
         if stage == 0 and params.prune:
             before = [layer.out_features for layer in net]
             net = prune(net, x, params.prune)
             ctx.log(units_pruned=float(sum(before) - sum(layer.out_features for layer in net)))
         ctx.offer(NetSolution(net))
-    found = edges_of(net, x)
+    found = look_at(net, x, len(x))
     ctx.save("graph.svg", draw_graph(found).encode(), "image/svg+xml")
     ctx.save("edges.json", json.dumps(name_edges(found), indent=1).encode(), "application/json")
     save_pictures(ctx, net, x, graph=False)
@@ -192,14 +192,3 @@ def prune(net: nn.Sequential, x: Tensor, threshold: float) -> nn.Sequential:
     return nn.Sequential(
         *(layer.part(rows, columns) for layer, columns, rows in zip(net, kept, kept[1:], strict=False))
     )  # fmt: skip
-
-
-def edges_of(net: nn.Sequential, x: Tensor) -> list[Edges]:
-    """For pictures: each layer's inputs and curves at the points, and the sizes of its edges."""
-    found = []
-    with torch.no_grad():
-        for layer in net:
-            values = layer.curves(x)
-            found.append(Edges(x.cpu().double().numpy(), values.cpu().double().numpy()))
-            x = layer(x)
-    return found

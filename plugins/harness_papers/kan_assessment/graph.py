@@ -1,38 +1,24 @@
 """A KAN as a picture and as words: its graph with a curve on every edge, and the named function nearest to each curve.
 
-In: the points that each layer saw and its edges' values there, as NumPy arrays. Out: SVG text, and plain data. No torch.
+In: the points that each layer saw and its edges' values there, as NumPy arrays. Out: SVG text, and plain data.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from harness_papers.kan.pictures import Array, Edges
+
 MOST_EDGES = 150  # in a picture: of a larger net the strongest
 CURVE_POINTS = 60
 PLOT, GAP, LEVEL, MARGIN = 34, 12, 170, 30  # pixels: side of a curve's box, between boxes, between levels, around all
 NAMED = 0.999  # R^2 from which on the simplest function is taken
 NAMING_POINTS = 200
-
-
-@dataclass(frozen=True)
-class Edges:
-    """One layer at its points. x: (N, in).   values: (N, out, in), what each edge adds."""
-
-    x: Array
-    values: Array
-
-    @property
-    def sizes(self) -> Array:
-        """(out, in): mean of |value| about its mean, so that a constant edge has size 0."""
-        return np.abs(self.values - self.values.mean(axis=0)).mean(axis=0)
 
 
 # The picture ------------------------------------------------------------------------------------------------------------

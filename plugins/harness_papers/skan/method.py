@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.lab import Linear
-from harness_papers.kan.families import FAMILIES, Family, KanLayer, draw, make_layer
+from harness_papers.kan.families import Family, KanLayer, draw, family_named, make_layer
 
 POOL = ("b-spline", "fastkan", "rswaf", "chebyshev", "gram", "mexican-hat", "jacobi", "relu-kan")
 Replaced = list[tuple[nn.Parameter, nn.Parameter | None, Tensor | None]]  # old, new, the rows of old that new has
@@ -280,12 +280,6 @@ def dense_maker(inputs: int, outputs: int, norm: bool | None) -> Callable[[str],
 
 def conv_maker(inputs: int, outputs: int) -> Callable[[str], KanLayer]:
     return lambda name: ConvLayer(family_named(name), inputs, outputs)
-
-
-def family_named(name: str) -> Family:
-    if name not in FAMILIES:
-        raise ValueError(f"family: got {name!r}; use one of {', '.join(FAMILIES)}")
-    return FAMILIES[name]
 
 
 def select_layers(net: nn.Module) -> list[SelectLayer]:

@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from harness_papers.kan.families import Gaussians, ReluBumps, make_layer
+from harness_papers.kan.families import BSplines, Gaussians, ReluBumps, make_layer
 from harness_papers.kan.layers import (
     BasisConv2d,
-    BSplines,
     KANLinear,
     kan_layers,
     spline_linear,

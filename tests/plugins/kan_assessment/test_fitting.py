@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from harness_papers.kan.layers import KANLinear
+from harness_papers.kan.pictures import look_at
 from harness_papers.kan_assessment import KANFitParams, MLPFitParams
-from harness_papers.kan_assessment.fitting import cost_kan, cost_mlp, edges_of, prune, solve_kan, solve_mlp, sparsity
+from harness_papers.kan_assessment.fitting import cost_kan, cost_mlp, prune, solve_kan, solve_mlp, sparsity
 from harness_papers.kan_assessment.formulas import draw
 from harness_papers.kan_assessment.graph import FUNCTIONS, MOST_EDGES, Edges, draw_graph, name_curve, name_edges
 from harness_papers.kan_assessment.speed import measure_ratio, mlp_like
@@ -201,7 +202,7 @@ def test_the_picture_is_svg_with_a_curve_for_each_edge(rng):
     x = torch.rand(30, 2, generator=rng, dtype=torch.float64)
     wide = [Edges(np.zeros((5, 40)), np.random.default_rng(0).normal(size=(5, 10, 40)))]
 
-    picture, large = draw_graph(edges_of(net, x)), draw_graph(wide)
+    picture, large = draw_graph(look_at(net, x, len(x))), draw_graph(wide)
 
     space = "{http://www.w3.org/2000/svg}"
     assert len(ElementTree.fromstring(picture).findall(f"{space}g")) == 12
@@ -212,7 +213,7 @@ def test_the_picture_is_svg_with_a_curve_for_each_edge(rng):
 def test_edges_are_listed_by_layer_and_size(rng):
     """The largest of a layer first."""
     x = torch.rand(30, 2, generator=rng, dtype=torch.float64)
-    edges = name_edges(edges_of(small_kan(rng), x))
+    edges = name_edges(look_at(small_kan(rng), x, len(x)))
 
     assert [edge["layer"] for edge in edges] == [1] * 8 + [2] * 4
     assert all(a["size"] >= b["size"] for a, b in itertools.pairwise(edges) if a["layer"] == b["layer"])
