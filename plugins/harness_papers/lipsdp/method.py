@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
-from itertools import product
 from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness import Diverged, Unsupported
+from harness_papers.lipsdp.activations import SLOPES, count_patterns, extreme_jacobians
 from harness_papers.lipsdp.problems import Array, Bound, Multipliers, Network, NormProduct, SlopeVertices
-from harness_papers.lipsdp.sampling import quotient, steepest_pair
+from harness_papers.lipsdp.sampling import norms, quotient, steepest_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +45,9 @@ def solve_layer(problem: Network, ctx: Any, params: SdpParams) -> Bound:
 
 
 def solve_norm_product(problem: Network, ctx: Any, params: Any) -> Bound:
-    """beta^(l-1) times the product of the spectral norms: the trivial bound."""
-    norms = [np.linalg.svd(weight, compute_uv=False)[0] for weight in problem.weights]
+    """What the activations can contribute times the product of the layers' operator norms: the trivial bound."""
+    linf = problem.norm == "linf"
+    norms = [abs(w).sum(axis=1).max() if linf else np.linalg.svd(w, compute_uv=False)[0] for w in problem.weights]
     return Bound(float(problem.slope_product * np.prod(norms)) * ROUND_UP, "upper", NormProduct())
 
 
@@ -58,8 +59,15 @@ def solve_sampled(problem: Network, ctx: Any, params: SampleParams) -> Bound:
 
 
 def solve_exact(problem: Network, ctx: Any, params: ExactParams) -> Bound:
-    """The largest norm over all 2^N slope patterns of a tiny net. Raises Unsupported above params.max_units hidden units."""
-    if problem.units > params.max_units:
+    """The largest norm over all slope or swap patterns of a tiny net.
+
+    Raises Unsupported above params.max_units hidden units; for groups of units above 2^max_units patterns.
+    """
+    if problem.grouped and count_patterns(problem) > 2**params.max_units:
+        raise Unsupported(
+            f"exact-masks: {count_patterns(problem)} swap patterns, max_units={params.max_units} allows 2 to that"
+        )
+    if not problem.grouped and problem.units > params.max_units:
         raise Unsupported(
             f"exact-masks: {problem.units} hidden units, max_units={params.max_units}; each more doubles the time"
         )
@@ -126,6 +134,8 @@ class SdpResult:
 
 def certify(problem: Network, ctx: Any, params: SdpParams, tied: bool) -> Bound:
     """Scale, solve, repair, and keep the certificate. The norm product is offered first, should the budget end the solver."""
+    if problem.grouped or problem.norm != "l2":
+        raise Unsupported(f"LipSDP by slopes is for {sorted(SLOPES)} in l2; got {problem.activation!r} in {problem.norm!r}")
     product = solve_norm_product(problem, ctx, params)
     if not problem.hidden or not all(weight.any() for weight in problem.weights):
         return product  # nothing to optimise: the product is the constant itself
@@ -308,15 +318,14 @@ def certificate(
 
 
 def largest_over_patterns(problem: Network) -> float:
-    """max ||W_l D_{l-1} ... D_1 W_1||_2 over D with entries alpha or beta, from the eigenvalues of J J^T.
+    """max ||W_l D_{l-1} ... D_1 W_1|| over the extreme Jacobians D of each layer, in l2 from the eigenvalues of J J^T.
 
     Exact for one hidden layer whose patterns all occur; in general an upper bound, and the least that LipSDP can reach.
     """
 
     def descend(layer: int, chain: Array) -> float:
         if layer == len(problem.hidden):
-            return float(np.linalg.eigvalsh(chain @ chain.T)[-1])
-        choices = product((problem.alpha, problem.beta), repeat=problem.hidden[layer])
-        return max(descend(layer + 1, problem.weights[layer + 1] @ (np.array(d)[:, None] * chain)) for d in choices)
+            return float(norms(problem, chain[None])[0])
+        return max(descend(layer + 1, problem.weights[layer + 1] @ (d @ chain)) for d in extreme_jacobians(problem, layer))
 
-    return sqrt(max(descend(0, problem.weights[0]), 0.0))
+    return descend(0, problem.weights[0])

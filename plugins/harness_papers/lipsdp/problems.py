@@ -11,28 +11,33 @@ from math import prod
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness import Unsupported
+from harness_papers.lipsdp.activations import GROUPED, LEAK, SLOPES, Array
 
-Array = NDArray[np.float64]
-
-# The slopes (alpha, beta) between which each activation's every secant lies. Sigmoid's 1/4 is its steepest slope; the
-# papers use [0, 1], which is valid and looser. The leak is PyTorch's default.
-LEAK = 0.01
-SLOPES: dict[str, tuple[float, float]] = {
-    "relu": (0.0, 1.0),
-    "leaky_relu": (LEAK, 1.0),
-    "tanh": (0.0, 1.0),
-    "sigmoid": (0.0, 0.25),
-}
+__all__ = [
+    "LEAK",
+    "SLOPES",
+    "Array",
+    "Bound",
+    "Evidence",
+    "LipschitzBound",
+    "Multipliers",
+    "Network",
+    "NormProduct",
+    "PointPair",
+    "SlopeVertices",
+    "network",
+]
 
 
 @dataclass(frozen=True)
 class Network:
-    """f(x) = W_l phi(... phi(W_1 x + b_1) ...) + b_l, an MLP whose Lipschitz constant is asked for, input and output in l2.
+    """f(x) = W_l phi(... phi(W_1 x + b_1) ...) + b_l, an MLP whose Lipschitz constant is asked for.
 
-    weights[k] is (n_{k+1}, n_k) and biases[k] (n_{k+1},), float64; every secant slope of phi lies in [alpha, beta].
+    weights[k] is (n_{k+1}, n_k) and biases[k] (n_{k+1},), float64. Either every secant slope of phi lies in [alpha, beta],
+    or phi acts on groups of `group` neighbouring units (`activations.GROUPED`); then alpha = -1 and beta = 1 say no more
+    than that it is 1-Lipschitz. directions: for householder only, one (n_k / group, group) per hidden layer, rows not zero.
+    norm: of both input and output, "l2" or "linf".
     """
 
     weights: tuple[Array, ...]
@@ -40,18 +45,20 @@ class Network:
     activation: str = "relu"
     alpha: float = 0.0
     beta: float = 1.0
-    norm: Literal["l2"] = "l2"
+    norm: Literal["l2", "linf"] = "l2"
+    group: int = 1
+    directions: tuple[Array, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.activation not in SLOPES:
-            raise ValueError(f"Network: activation={self.activation!r}; use one of {sorted(SLOPES)}")
-        steepest = SLOPES[self.activation]
+        if self.activation not in SLOPES | GROUPED:
+            raise ValueError(f"Network: activation={self.activation!r}; use one of {sorted(SLOPES | GROUPED)}")
+        steepest = (SLOPES | GROUPED)[self.activation]
         if not (self.alpha <= steepest[0] and self.beta >= steepest[1] and abs(self.alpha) <= self.beta):
             raise ValueError(
                 f"Network: slopes [{self.alpha}, {self.beta}] do not hold for {self.activation!r}: {list(steepest)}"
             )
-        if self.norm != "l2":
-            raise Unsupported(f"Network: norm={self.norm!r}; only 'l2' is implemented")
+        if self.norm not in ("l2", "linf"):
+            raise ValueError(f"Network: norm={self.norm!r}; use 'l2' or 'linf'")
         if not self.weights or len(self.weights) != len(self.biases):
             raise ValueError(f"Network: {len(self.weights)} weights and {len(self.biases)} biases; give one bias per weight")
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -63,6 +70,7 @@ class Network:
                 )
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise ValueError(f"Network: layer {k} has numbers that are not finite")
+        check_groups(self)
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -75,16 +83,66 @@ class Network:
         return sum(self.hidden)
 
     @property
+    def grouped(self) -> bool:
+        """Whether phi acts on groups of units, so that single units have no slopes."""
+        return self.activation in GROUPED
+
+    @property
     def slope_product(self) -> float:
-        """The largest factor that the activations alone can contribute: beta for each hidden layer."""
+        """The largest factor that the activations alone can contribute, in the network's norm."""
+        if self.activation == "householder" and self.norm == "linf":
+            return prod(max(1.0, reflection_size(v)) for v in self.directions)
         return prod([self.beta] * len(self.hidden))
 
 
-def network(weights: list[Array], biases: list[Array] | None = None, activation: str = "relu") -> Network:
-    """A Network with the activation's own slopes; zero biases where none are given."""
-    alpha, beta = SLOPES[activation]
+def check_groups(net: Network) -> None:
+    """Raises ValueError where group and directions do not fit the activation and the hidden sizes."""
+    if net.activation not in GROUPED:
+        if net.group != 1 or net.directions:
+            raise ValueError(f"Network: {net.activation!r} acts on each unit alone; leave out group and directions")
+        return
+    if net.group < 2 or any(size % net.group for size in net.hidden):
+        raise ValueError(
+            f"Network: group={net.group} for {net.activation!r}; it must be 2 or more and divide the hidden sizes {net.hidden}"
+        )
+    shapes = tuple(v.shape for v in net.directions)
+    wanted = tuple((size // net.group, net.group) for size in net.hidden) if net.activation == "householder" else ()
+    if shapes != wanted:
+        raise ValueError(f"Network: directions of shapes {shapes} for {net.activation!r}; they must be {wanted}")
+    if not all(v.dtype == np.float64 and np.isfinite(v).all() and v.any(axis=1).all() for v in net.directions):
+        raise ValueError("Network: directions must be float64, finite, and none of them zero")
+
+
+def reflection_size(v: Array) -> float:
+    """The largest absolute row sum of I - 2 v v^T / (v^T v) over the rows v of (groups, group), rounded upwards."""
+    unit = v / np.linalg.norm(v, axis=1, keepdims=True)
+    rows = abs(np.eye(v.shape[1]) - 2.0 * unit[:, :, None] * unit[:, None, :]).sum(axis=2)
+    return float(rows.max(initial=1.0)) * (1.0 + (4 * v.shape[1] + 16) * 2.0**-53)
+
+
+def network(
+    weights: list[Array],
+    biases: list[Array] | None = None,
+    activation: str = "relu",
+    *,
+    group: int | None = None,
+    directions: list[Array] | None = None,
+    norm: Literal["l2", "linf"] = "l2",
+) -> Network:
+    """A Network with the activation's own slopes; zero biases where none are given.
+
+    group: 2 (MaxMin) where it is not given and the activation acts on groups. directions: of householder; (1, -1) for each
+    pair where none are given, which makes it MaxMin.
+    """
+    if activation not in SLOPES | GROUPED:
+        raise ValueError(f"network: activation={activation!r}; use one of {sorted(SLOPES | GROUPED)}")
+    alpha, beta = (SLOPES | GROUPED)[activation]
     shifts = biases if biases is not None else [np.zeros(w.shape[0]) for w in weights]
-    return Network(tuple(map(frozen, weights)), tuple(map(frozen, shifts)), activation, alpha, beta)
+    size = group if group is not None else 2 if activation in GROUPED else 1
+    if directions is None and activation == "householder" and size == 2:
+        directions = [np.tile([1.0, -1.0], (np.shape(w)[0] // 2, 1)) for w in weights[:-1]]
+    reflections = tuple(map(frozen, directions or ()))
+    return Network(tuple(map(frozen, weights)), tuple(map(frozen, shifts)), activation, alpha, beta, norm, size, reflections)
 
 
 def frozen(array: Array) -> Array:
@@ -103,17 +161,21 @@ class Multipliers:
 
 @dataclass(frozen=True)
 class NormProduct:
-    """Evidence of an upper bound that needs none: the product of the spectral norms."""
+    """Evidence of an upper bound that needs none: the product of the layers' norms."""
 
 
 @dataclass(frozen=True)
 class SlopeVertices:
-    """Evidence of an upper bound for tiny nets: the largest norm of W_l D_{l-1} ... D_1 W_1 over all D in {alpha, beta}^N."""
+    """Evidence of an upper bound for tiny nets: the largest norm of W_l D_{l-1} ... D_1 W_1 over all extreme Jacobians D.
+
+    D is diagonal with entries alpha or beta; for GroupSort a permutation inside each group; for Householder a reflection of
+    some groups.
+    """
 
 
 @dataclass(frozen=True)
 class PointPair:
-    """Evidence of a lower bound: |f(x) - f(y)| / |x - y|. x and y are (n_0,), float64."""
+    """Evidence of a lower bound: |f(x) - f(y)| / |x - y| in the network's norm. x and y are (n_0,), float64."""
 
     x: Array
     y: Array

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness_papers.lipsdp.problems import LEAK, Array, Network, PointPair
+from harness_papers.lipsdp.activations import activate_layer, pull_back
+from harness_papers.lipsdp.problems import Array, Network, PointPair
 
 STEPS = tuple(10.0**-k for k in range(1, 6))  # lengths of the step, relative to the point's own norm
 
 
 def steepest_pair(network: Network, points: Array) -> PointPair:
-    """Two points around the one of `points` (n, n_0) with the largest Jacobian norm, along its first right singular vector.
+    """Two points around the one of `points` (n, n_0) with the largest Jacobian norm, along the direction that attains it.
 
     For a piecewise linear net the quotient equals that norm as soon as no kink lies between the two; the step with the largest
     quotient is kept, so a step across a kink does no harm.
@@ -26,21 +27,39 @@ def steepest_pair(network: Network, points: Array) -> PointPair:
 
 
 def quotient(network: Network, x: Array, y: Array) -> float:
-    """|f(x) - f(y)| / |x - y|."""
+    """|f(x) - f(y)| / |x - y| in the network's norm."""
     rise = forward(network, x[None])[0][0] - forward(network, y[None])[0][0]
-    return float(np.linalg.norm(rise) / np.linalg.norm(x - y))
+    order = np.inf if network.norm == "linf" else 2
+    return float(np.linalg.norm(rise, order) / np.linalg.norm(x - y, order))
 
 
 def max_jacobian(network: Network, points: Array) -> tuple[float, Array, Array]:
-    """(largest spectral norm of the Jacobian over the points, the point that has it, its first right singular vector)."""
+    """(largest norm of the Jacobian over the points, the point that has it, a direction that attains it there).
+
+    The norm is the operator norm of the network's: spectral, or the largest absolute row sum.
+    """
     best, at, jacobian = -1.0, points[0], network.weights[0]
     for start, block in jacobians(network, points):
-        gram = block @ block.transpose(0, 2, 1) if block.shape[1] <= block.shape[2] else block.transpose(0, 2, 1) @ block
-        squares = np.linalg.eigvalsh(gram)[:, -1]
-        i = int(squares.argmax())
-        if squares[i] > best:
-            best, at, jacobian = float(squares[i]), points[start + i], block[i]
-    return float(np.sqrt(best)), at, np.linalg.svd(jacobian)[2][0]
+        sizes = norms(network, block)
+        i = int(sizes.argmax())
+        if sizes[i] > best:
+            best, at, jacobian = float(sizes[i]), points[start + i], block[i]
+    return best, at, steepest_direction(network, jacobian)
+
+
+def norms(network: Network, block: Array) -> Array:
+    """The operator norm of each Jacobian of (n, outputs, inputs)."""
+    if network.norm == "linf":
+        return np.asarray(abs(block).sum(axis=2).max(axis=1))
+    gram = block @ block.transpose(0, 2, 1) if block.shape[1] <= block.shape[2] else block.transpose(0, 2, 1) @ block
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0.0))
+
+
+def steepest_direction(network: Network, jacobian: Array) -> Array:
+    """The first right singular vector, or the signs of the row with the largest absolute sum (1 for 0)."""
+    if network.norm == "linf":
+        return np.where(jacobian[abs(jacobian).sum(axis=1).argmax()] < 0, -1.0, 1.0)
+    return np.linalg.svd(jacobian)[2][0]
 
 
 def jacobians(network: Network, points: Array) -> Iterator[tuple[int, Array]]:
@@ -48,30 +67,17 @@ def jacobians(network: Network, points: Array) -> Iterator[tuple[int, Array]]:
     outputs, widest = network.weights[-1].shape[0], max(weight.shape[1] for weight in network.weights)
     block = max(1, (4 << 20) // (outputs * widest))
     for start in range(0, len(points), block):
-        slopes = forward(network, points[start : start + block])[1]
+        states = forward(network, points[start : start + block])[1]
         chain = np.broadcast_to(network.weights[-1], (len(points[start : start + block]), *network.weights[-1].shape))
-        for weight, slope in zip(reversed(network.weights[:-1]), reversed(slopes), strict=True):
-            chain = (chain * slope[:, None, :]) @ weight
+        for k in reversed(range(len(network.hidden))):
+            chain = pull_back(network, k, chain, states[k]) @ network.weights[k]
         yield start, chain
 
 
 def forward(network: Network, x: Array) -> tuple[Array, list[Array]]:
-    """f of each row of x (n, n_0), and the activation's derivative at every hidden unit, one (n, n_k) per layer."""
-    slopes = []
-    for weight, bias in zip(network.weights[:-1], network.biases[:-1], strict=True):
-        x, slope = activation(network.activation, x @ weight.T + bias)
-        slopes.append(slope)
-    return x @ network.weights[-1].T + network.biases[-1], slopes
-
-
-def activation(name: str, x: Array) -> tuple[Array, Array]:
-    """(phi(x), phi'(x)); at a kink the left derivative."""
-    if name == "relu":
-        return np.maximum(x, 0.0), (x > 0).astype(np.float64)
-    if name == "leaky_relu":
-        return np.where(x > 0, x, LEAK * x), np.where(x > 0, 1.0, LEAK)
-    if name == "tanh":
-        value = np.tanh(x)
-        return value, 1.0 - value**2
-    value = 0.5 + 0.5 * np.tanh(0.5 * x)  # the sigmoid, without overflow
-    return value, value * (1.0 - value)
+    """f of each row of x (n, n_0), and what `pull_back` needs of the Jacobian at every hidden layer."""
+    states = []
+    for k, (weight, bias) in enumerate(zip(network.weights[:-1], network.biases[:-1], strict=True)):
+        x, state = activate_layer(network, k, x @ weight.T + bias)
+        states.append(state)
+    return x @ network.weights[-1].T + network.biases[-1], states

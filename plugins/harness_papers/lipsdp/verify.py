@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice, product
-from math import inf, nextafter, sqrt
+from itertools import islice, permutations, product
+from math import factorial, inf, nextafter, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,8 @@ def prove_multipliers(network: Network, claim: float, evidence: Multipliers) -> 
 
 def checked_multipliers(network: Network, evidence: Multipliers) -> tuple[Array, ...]:
     """float64 copies of the multipliers. Raises Invalid for a wrong shape, a negative or a non-finite number."""
+    if network.grouped or network.norm != "l2":
+        raise Invalid(f"multipliers of single units prove nothing about {network.activation!r} in {network.norm!r}")
     t = tuple(np.array(layer, dtype=np.float64) for layer in evidence.t)
     shapes = tuple(layer.shape for layer in t)
     if shapes != tuple((size,) for size in network.hidden):
@@ -172,38 +174,71 @@ def scale_to_unit_diagonal(p: Array) -> tuple[Array, Array] | None:
 
 
 def norm_product(network: Network, evidence: NormProduct | None = None) -> float:
-    """beta^(l-1) prod ||W_k||_2, rounded upwards: LAPACK's singular values are good to about max(m, n) u, times 8."""
+    """What the activations contribute times prod ||W_k||, rounded upwards.
+
+    LAPACK's singular values are good to about max(m, n) u, times 8; a sum of n absolute values to gamma(n).
+    """
     bound = network.slope_product
     for weight in network.weights:
-        bound *= float(np.linalg.norm(weight, 2)) * (1.0 + 8 * max(weight.shape) * U)
+        size = abs(weight).sum(axis=1).max() if network.norm == "linf" else np.linalg.norm(weight, 2)
+        bound *= float(size) * (1.0 + 8 * max(weight.shape) * U)
     return bound * (1.0 + 8 * len(network.weights) * U)
 
 
 def vertex_maximum(network: Network, evidence: SlopeVertices) -> float:
-    """Largest spectral norm of W_l D_{l-1} ... D_1 W_1 over all diagonal D with entries alpha or beta, rounded upwards.
+    """Largest operator norm of W_l D_{l-1} ... D_1 W_1 over all extreme Jacobians D, rounded upwards.
 
-    f(x) - f(y) is such a product applied to x - y, with secant slopes in [alpha, beta]; the norm is convex in each slope,
-    so its maximum lies at a vertex. Raises Unsupported above 2^16 vertices.
+    f(x) - f(y) is such a product applied to x - y, each D in the convex hull of its layer's extreme ones; the norm is convex
+    in each D, so its maximum lies at a vertex. Raises Unsupported above 2^16 vertices.
     """
-    if 2**network.units > MAX_VERTICES:
-        raise Unsupported(f"{network.units} hidden units have 2^{network.units} slope patterns; the limit is {MAX_VERTICES}")
+    choices = [vertices(network, k) for k in range(len(network.hidden))]
+    count = prod(len(of) for layer in choices for of in layer)
+    if count > MAX_VERTICES:
+        raise Unsupported(f"{network.units} hidden units have {count} patterns; the limit is {MAX_VERTICES}")
     largest = 0.0
-    patterns = product((network.alpha, network.beta), repeat=network.units)
-    while block := list(islice(patterns, 1024)):
-        slopes = np.array(block)
-        chain, start = network.weights[0], 0
-        for size, weight in zip(network.hidden, network.weights[1:], strict=True):
-            chain = weight @ (slopes[:, start : start + size, None] * chain)
-            start += size
-        largest = max(largest, float(np.linalg.norm(chain, ord=2, axis=(-2, -1)).max()))
+    patterns = product(*(product(*layer) for layer in choices))
+    while block := list(islice(patterns, 256)):
+        chain = network.weights[0]
+        for k, weight in enumerate(network.weights[1:]):
+            jacobian = np.array([block_diagonal(pattern[k]) for pattern in block])
+            chain = weight @ (jacobian @ chain)
+        sizes = abs(chain).sum(axis=-1).max() if network.norm == "linf" else np.linalg.norm(chain, 2, axis=(-2, -1)).max()
+        largest = max(largest, float(sizes))
     # A chain of rounded products errs by at most gamma(all sums) |W_l| ... |W_1| in each entry; an SVD by its size, in norm.
-    sums = sum(weight.shape[1] + 2 for weight in network.weights) + 8 * max(max(weight.shape) for weight in network.weights)
-    magnitude = network.slope_product * float(np.prod([np.linalg.norm(weight) for weight in network.weights]))
+    # Reflections add their own rounding, below 16 group u; |D| is at most `group` in norm, and 1 where it is diagonal.
+    sums = sum(w.shape[1] + 2 + 17 * network.group for w in network.weights) + 8 * max(max(w.shape) for w in network.weights)
+    magnitude = float(np.prod([np.linalg.norm(weight) for weight in network.weights]))
+    magnitude *= (network.group * network.beta) ** len(network.hidden) * sqrt(network.weights[0].shape[1])
     return largest + gamma(sums) * magnitude * 1.001
 
 
+def vertices(network: Network, k: int) -> list[list[Array]]:
+    """For each group of hidden layer k (a unit alone is one), the extreme Jacobians (group, group) of its part."""
+    size, group = network.hidden[k], network.group
+    if network.activation == "groupsort":
+        if factorial(group) > MAX_VERTICES:
+            raise Unsupported(f"groups of {group} units have {factorial(group)} patterns; the limit is {MAX_VERTICES}")
+        return [[np.eye(group)[:, list(order)] for order in permutations(range(group))]] * (size // group)
+    if network.activation == "householder":
+        reflections = [np.eye(group) - 2.0 * (v[:, None] @ v[None, :]) / np.sum(v**2) for v in network.directions[k]]
+        return [[np.eye(group), reflection] for reflection in reflections]
+    return [[np.array([[network.alpha]]), np.array([[network.beta]])]] * size
+
+
+def block_diagonal(blocks: tuple[Array, ...]) -> Array:
+    """Square blocks of one size along the diagonal."""
+    group = len(blocks[0])
+    whole = np.zeros((group * len(blocks), group * len(blocks)))
+    for i, one in enumerate(blocks):
+        whole[i * group : (i + 1) * group, i * group : (i + 1) * group] = one
+    return whole
+
+
 def pair_quotient(network: Network, pair: PointPair) -> float:
-    """|f(x) - f(y)| / |x - y|, rounded downwards: the error of both evaluations is subtracted. Raises Invalid if malformed."""
+    """|f(x) - f(y)| / |x - y| in the network's norm, rounded downwards. Raises Invalid if malformed.
+
+    The error of both evaluations is subtracted.
+    """
     x, y = (np.array(point, dtype=np.float64) for point in (pair.x, pair.y))
     if x.shape != y.shape or x.shape != network.weights[0].shape[1:]:
         raise Invalid(
@@ -213,8 +248,10 @@ def pair_quotient(network: Network, pair: PointPair) -> float:
         raise Invalid("a pair of points must be finite and distinct")
     (f_x, error_x), (f_y, error_y) = evaluate(network, x), evaluate(network, y)
     # The distance itself: each entry is one subtraction, the norm one sum of squares.
-    distance = float(np.linalg.norm(x - y)) * (1.0 + (len(x) + 4) * U)
-    rise = float(np.linalg.norm(f_x - f_y)) * (1.0 - (len(f_x) + 4) * U) - float(np.linalg.norm(error_x + error_y)) * 1.001
+    order = np.inf if network.norm == "linf" else 2
+    distance = float(np.linalg.norm(x - y, order)) * (1.0 + (len(x) + 4) * U)
+    rise = float(np.linalg.norm(f_x - f_y, order)) * (1.0 - (len(f_x) + 4) * U)
+    rise -= float(np.linalg.norm(error_x + error_y, order)) * 1.001
     return max(rise, 0.0) / distance * (1.0 - 4 * U)
 
 
@@ -226,10 +263,25 @@ def evaluate(network: Network, x: Array) -> tuple[Array, Array]:
         error = size @ error + gamma(weight.shape[1] + 2) * (size @ (abs(value) + error) + abs(bias))
         value = weight @ value + bias
         if k < len(network.hidden):
-            value = activate(network.activation, value)
-            # Libraries give tanh and exp to a few units in the last place; 16 is generous. ReLU is exact.
-            error = max(abs(network.alpha), network.beta) * error + 16 * U * abs(value)
+            value, error = activate_layer(network, k, value, error)
     return value, error * 1.001 + 1e-300  # 1e-300: underflow
+
+
+def activate_layer(network: Network, k: int, x: Array, error: Array) -> tuple[Array, Array]:
+    """phi(x) of hidden layer k and a bound of its error, entry by entry, where each entry of x errs by at most `error`."""
+    if not network.grouped:
+        # Libraries give tanh and exp to a few units in the last place; 16 is generous. ReLU is exact.
+        value = activate(network.activation, x)
+        return value, max(abs(network.alpha), network.beta) * error + 16 * U * abs(value)
+    groups, errors = x.reshape(-1, network.group), error.reshape(-1, network.group)
+    if network.activation == "groupsort":  # exact, and 1-Lipschitz in the largest entry
+        return -np.sort(-groups, axis=1).ravel(), np.repeat(errors.max(axis=1), network.group)
+    v = network.directions[k]
+    along, squared = np.sum(groups * v, axis=1), np.sum(v**2, axis=1)
+    value = np.where(along > 0, 0.0, 2.0 * along / squared)[:, None] * -v + groups
+    # 1-Lipschitz in l2, wherever the kink is thought to lie; then some 4 group roundings of numbers below 3 |x|.
+    spread = np.sqrt(np.sum(errors**2, axis=1)) * 1.001 + 16 * network.group * U * np.sqrt(np.sum(groups**2, axis=1))
+    return value.ravel(), np.repeat(spread, network.group)
 
 
 def activate(name: str, x: Array) -> Array:
