@@ -8,7 +8,7 @@ Source: arXiv:2509.23253 v3 for the neuron; the surrogates are the field's usual
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ def lif(
 
     tau: membrane time constant in steps, at least 1.   theta: threshold, above 0.   detach: whether the backward pass takes
     the reset's s[t] for a constant.   alpha: the surrogate's sharpness, see `slope`; that of ALPHAS unless given.
+    currents may have stride 0 along time, where they are the same at each step (`expand`).
     Every layer gets its spikes here: this is the one place that decides by which code they are computed.
     Raises ValueError for a parameter out of range, or currents without a time axis.
     """
@@ -75,8 +76,7 @@ def lif_loop(
     currents: Tensor, tau: float, theta: float, reset: Reset, detach: bool, surrogate: Surrogate, alpha: float
 ) -> Tensor:
     """`lif` one time step after the other, in torch's own operations; the reference of every faster code."""
-    spikes: Tensor = LIFLoop.apply(currents, 1 - 1 / tau, theta, reset == "hard", detach, surrogate, alpha)
-    return spikes
+    return cast(Tensor, LIFLoop.apply(currents, 1 - 1 / tau, theta, reset == "hard", detach, surrogate, alpha))
 
 
 class LIFLoop(torch.autograd.Function):
