@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness import Learner, Params, hookimpl
+from harness import Learner, Metric, Params, Probe, hookimpl
 
 ARXIV = "https://arxiv.org/abs/2509.23253v3"
 HERE = "harness_papers.ei_snn"
@@ -75,7 +75,30 @@ METHODS = [
     learner("plain-snn", "plain", PlainParams, "a spiking net without norms or inhibition"),
 ]
 
+PROBES = [
+    Probe(
+        "spiking-activity",
+        "classify",
+        (
+            Metric("firing_rate", "1", "neither"),  # spikes a unit, step and item
+            Metric("dead_units", "1", "neither"),  # the share that no item makes fire
+            Metric("synaptic_ops", "1", "neither"),  # additions an item
+            Metric("macs", "1", "neither"),  # products of real numbers an item
+            Metric("above_chance", "1", "higher", worst=0.0),  # 1 where accuracy is more than twice chance
+            Metric("layer_rate", "1", "neither"),  # series
+            Metric("layer_dead", "1", "neither"),  # series
+        ),
+        f"{HERE}.probes:measure_activity",
+    ),
+    Probe("spiking-pictures", "classify", (Metric("raster_spikes", "1", "neither"),), f"{HERE}.probes:draw_activity"),
+]
+
 
 @hookimpl
 def harness_methods() -> list[Learner]:
     return METHODS
+
+
+@hookimpl
+def harness_probes() -> list[Probe]:
+    return PROBES

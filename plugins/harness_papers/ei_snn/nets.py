@@ -128,7 +128,9 @@ def by_row(function: Any, x: Tensor) -> Tensor:
 class Net(nn.Module):
     """See the module."""
 
-    def __init__(self, encoder: nn.Module, layers: list[nn.Module], readout: Readout) -> None:
+    encoder: Encoder
+
+    def __init__(self, encoder: Encoder, layers: list[nn.Module], readout: Readout) -> None:
         super().__init__()
         self.encoder, self.layers, self.readout = encoder, nn.Sequential(*layers), readout
 
@@ -136,9 +138,8 @@ class Net(nn.Module):
         logits: Tensor = self.readout(self.layers(self.encoder(x)))
         return logits
 
-    def spiking_layers(self) -> list[tuple[str, Spiking]]:
-        """By name, in the order of the forward pass."""
-        return [(name, part) for name, part in self.layers.named_modules() if isinstance(part, Spiking)]
+    def spiking_layers(self) -> list[Spiking]:
+        return [part for part in self.layers.modules() if isinstance(part, Spiking)]
 
     def circuits(self) -> list[Circuit]:
         return [part for part in self.modules() if isinstance(part, Circuit)]

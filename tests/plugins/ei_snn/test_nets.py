@@ -162,14 +162,14 @@ def test_a_vgg_widens_by_its_stages_and_reads_what_the_pools_leave(ready):
     """32x32 through five pools is 1x1, so the last layer has as many inputs as channels."""
     net, _ = ready("plain", inputs=(3, 32, 32), net="vgg", depth=8, width=4)
 
-    assert [layer.synapses.weight.shape[0] for _, layer in net.spiking_layers()] == [4, 8, 16, 32, 32]
+    assert [layer.synapses.weight.shape[0] for layer in net.spiking_layers()] == [4, 8, 16, 32, 32]
     assert net.readout.synapses.weight.shape == (3, 32)
 
 
 def test_a_tapered_mlp_has_the_papers_widths(ready):
     net, _ = ready("plain", depth=8, width=500, taper=True)
 
-    assert [layer.synapses.weight.shape[0] for _, layer in net.spiking_layers()] == [500, 500, 300, 300, 300, 100, 100]
+    assert [layer.synapses.weight.shape[0] for layer in net.spiking_layers()] == [500, 500, 300, 300, 300, 100, 100]
 
 
 def test_a_block_adds_its_shortcut_to_the_spikes(ready):
@@ -211,9 +211,9 @@ def test_each_layer_is_filled_before_the_next_one_sees_its_spikes(ready):
     """Layer by layer: all of eight layers spike, and each divisor's mean is the root of its input's variance."""
     net, problem = ready("ei", depth=9, width=64)
     rates = []
-    for _, layer in net.spiking_layers():
+    for layer in net.spiking_layers():
         layer.register_forward_hook(lambda part, given, out: rates.append(out.mean().item()))
-    assert isinstance(net.spiking_layers()[0][1], Spiking)
+    assert isinstance(net.spiking_layers()[0], Spiking)
 
     with torch.no_grad():
         net(problem.x)
@@ -228,5 +228,5 @@ def test_initial_weights_belong_to_a_layers_name(ready):
     normed, _ = ready("bn", depth=3)
 
     for other in (deeper, normed):
-        a, b = first.spiking_layers()[0][1].synapses, other.spiking_layers()[0][1].synapses
+        a, b = first.spiking_layers()[0].synapses, other.spiking_layers()[0].synapses
         assert torch.equal(a.weight, b.weight)
