@@ -134,6 +134,7 @@ PROBES = [
 
 EPOCHS, LONG, ITEMS = 60, 300, 1_078  # passes, and the train items of digits
 WIDTH, STEPS, ODE_STEPS = 64, 100, 20
+MNIST_EPOCHS, MNIST_ITEMS = 15, 5_000
 ENSEMBLE_WIDTH = 93  # as many parameters as the chain has at width 64, within 1 %
 POINT = 0.01  # one point of accuracy; an image of digits' test part is 0.28 points
 # Chosen by hand from two or three rates a method, on the validation part of one draw that no claim uses (see the README):
@@ -162,6 +163,18 @@ def against_backprop(epochs: int) -> Within:
     """DT at most a point below the better of both norms; refuted where it is two points below."""
     chains = tuple(accuracy("noprop-backprop", epochs, norm=norm, lr=lr) for norm, lr in BACKPROP_RATES.items())
     return Within(Diff(accuracy("noprop-dt", epochs, embedding="one-hot"), Over(chains, "max")), low=-POINT, slack=POINT)
+
+
+def on_mnist(method: str, **parameters: str | int | float) -> Cell:
+    """As `accuracy`, on a part of MNIST, at a rate chosen on validation for each seed."""
+    chosen = {"width": WIDTH, **parameters}
+    return Cell(
+        method, "mnist", "draw_accuracy",
+        given(
+            budget__samples_seen=MNIST_EPOCHS * MNIST_ITEMS, task__subset=MNIST_ITEMS,
+            **{f"method__{name}": value for name, value in chosen.items()},
+        ),
+    )  # fmt: skip
 
 
 DT = accuracy("noprop-dt", embedding="one-hot")
@@ -215,6 +228,35 @@ PAPER = Paper(
                 SMALLER.replace("60 passes", "300 passes") + ". The better norm of the baseline is taken for each seed on the "
                 "scores themselves, which favours it a little. Added when two seeds of 60 passes, on other draws, had shown "
                 "the baseline at 72 to 87 %"
+            ),
+            unverified=UNTOLD,
+            effect=POINT,
+        ),
+        Claim(
+            name="matches-backprop-on-small-mnist",
+            says=(
+                "On 5,000 images of MNIST, NoProp-DT is at most a point less accurate than back-propagation through the same "
+                "blocks at equal passes and trials of tuning, whichever norm is better in the latter; two points less would "
+                "refute it"
+            ),
+            rule=Within(
+                Diff(
+                    on_mnist("noprop-dt", embedding="one-hot"),
+                    Over(tuple(on_mnist("noprop-backprop", norm=norm, gate=0.1) for norm in BACKPROP_RATES), "max"),
+                ),
+                low=-POINT,
+                slack=POINT,
+            ),
+            seeds=10,
+            value="one-hot: MNIST 99.47 against 99.46 %",
+            place="table 1",
+            source=ARXIV,
+            scaled_down=(
+                "5,000 images to learn from instead of 60,000; affine blocks of width 64 instead of the paper's CNN; 15 passes "
+                "instead of 100; instead of 0.001 for all, the best rate of three on validation for each method and seed. "
+                "Back-propagation learns late here, so few passes are against it. Its norm is chosen on the scores themselves "
+                "for each seed, which favours it a little; its gates start as chosen for digits. One seed of fixed rate had "
+                "been seen before (93 against 80 %)"
             ),
             unverified=UNTOLD,
             effect=POINT,
