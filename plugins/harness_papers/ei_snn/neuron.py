@@ -8,10 +8,13 @@ Source: arXiv:2509.23253 v3 for the neuron; the surrogates are the field's usual
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
+
+from harness_papers.ei_snn.fused import Neuron, lif_fused, why_eager
 
 Reset = Literal["soft", "hard"]
 Surrogate = Literal["sigmoid", "arctan", "triangular", "straight-through"]
@@ -34,24 +37,28 @@ def lif(
     tau: membrane time constant in steps, at least 1.   theta: threshold, above 0.   detach: whether the backward pass takes
     the reset's s[t] for a constant.   alpha: the surrogate's sharpness, see `slope`; that of ALPHAS unless given.
     currents may have stride 0 along time, where they are the same at each step (`expand`).
-    Every layer gets its spikes here: this is the one place that decides by which code they are computed.
+    Every layer gets its spikes here: from the fused code, or from `lif_loop` where `fused.why_eager` has a reason.
     Raises ValueError for a parameter out of range, or currents without a time axis.
     """
-    alpha = ALPHAS.get(surrogate, math.nan) if alpha is None else alpha
-    check(currents, tau, theta, reset, surrogate, alpha)
-    return lif_loop(currents, tau, theta, reset, detach, surrogate, alpha)
-
-
-def check(currents: Tensor, tau: float, theta: float, reset: str, surrogate: str, alpha: float) -> None:
-    """Raises ValueError."""
     if currents.ndim < 1 or not len(currents) or not currents.is_floating_point():
         raise ValueError(f"lif: currents {tuple(currents.shape)}, {currents.dtype}; give floats with the time steps first")
+    neuron = neuron_of(tau, theta, reset, detach, surrogate, alpha)
+    if why_eager(currents, neuron):
+        return lif_loop(currents, tau, theta, reset, detach, surrogate, neuron.alpha)
+    return lif_fused(currents, neuron)
+
+
+@lru_cache(maxsize=256)
+def neuron_of(tau: float, theta: float, reset: str, detach: bool, surrogate: str, alpha: float | None) -> Neuron:
+    """The parameters of `lif`, checked; remembered, for a small layer takes no longer than the check. Raises ValueError."""
+    alpha = ALPHAS.get(surrogate, math.nan) if alpha is None else alpha
     for name, value, options in (("reset", reset, get_args(Reset)), ("surrogate", surrogate, get_args(Surrogate))):
         if value not in options:
             raise ValueError(f"lif: {name}={value!r}; give one of {', '.join(options)}")
     for name, number, low in (("tau", tau, 1.0), ("theta", theta, 0.0), ("alpha", alpha, 0.0)):
         if not (math.isfinite(number) and number >= low and number > 0):
             raise ValueError(f"lif: {name}={number!r}; give a finite number {'of at least 1' if low else 'above 0'}")
+    return Neuron(1 - 1 / tau, theta, alpha, reset == "hard", detach, surrogate)
 
 
 def slope(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:

@@ -1,0 +1,278 @@
+"""The C of fused.py: all time steps of a LIF neuron forward, and back. One library for a dtype, a reset and a surrogate.
+
+A tile of neurons goes through all steps before the next tile, so that their potentials stay in a cache; STEPS steps at a time
+stay in registers. What the backward pass needs of u is made again from the currents: the forward pass keeps v in front of
+every STEPS steps but the first, a quarter of a tensor, where keeping u would be a whole one written and read. Operations and
+their order are those of neuron.py, so u and the spikes have its bits. Threads share the neurons, which changes no bit.
+
+The sigmoid's slope in float32 is alpha / (2 + 2 cosh y), y = alpha x, without an exponential: with E(z) = 2 cosh z - 2,
+E(2 z) = E (E + 4), so E(y) comes from E(y / 8), which a polynomial gives. Its error is under 2e-7 of the peak alpha / 4
+(relative: 5e-5 at y = 8, 5e-2 at y = 20, where the slope is 1e-8 of the peak); no y overflows into anything but 0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+
+from harness.lab import native
+
+SURROGATES = ("sigmoid", "arctan", "triangular", "straight-through")  # their numbers in the code
+STEPS = 4  # what stays in registers; v is kept in front of so many steps
+
+SOURCE = r"""
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef REAL real;
+enum { SIGMOID, ARCTAN, TRIANGULAR, STRAIGHT };
+enum { TILE = 8192, STEPS = 4, MOST_THREADS = 64, LINE = 64 / sizeof(real) };
+#define INLINE static inline __attribute__((always_inline))
+
+#if WIDE
+#define ABS __builtin_fabs
+#ifdef __FP_FAST_FMA
+#define MULTIPLY_ADD(a, b, c) __builtin_fma(a, b, c)
+#endif
+#else
+#define ABS __builtin_fabsf
+#ifdef __FP_FAST_FMAF
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
+#endif
+#endif
+#ifndef MULTIPLY_ADD
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
+// I, g: steps of i_step and g_step elements (0 where all steps are one); kept: (ceil(T / STEPS) - 1, N); the others: (T, N).
+typedef struct {
+    const real *I, *g;
+    real *kept, *out;
+    int64_t i_step, g_step, T, N, from, to;
+    real leak, theta, alpha;
+} Job;
+
+#if WIDE
+INLINE real sigmoid_slope(real x, real alpha) {
+    // e = exp(-|alpha x|) = 2^n 2^f; a Taylor series of 2^f for |f| <= 1/2, 2e-16 at its end
+    real y = ABS(x) * (alpha * -0x1.71547652b82fep+0);
+    y = y > -1022 ? y : -1022;
+    const real magic = 0x1.8p52;
+    real shifted = y + magic, f = (y - (shifted - magic)) * 0x1.62e42fefa39efp-1;
+    real q = 1.0 / 479001600;
+    q = q * f + 1.0 / 39916800;
+    q = q * f + 1.0 / 3628800;
+    q = q * f + 1.0 / 362880;
+    q = q * f + 1.0 / 40320;
+    q = q * f + 1.0 / 5040;
+    q = q * f + 1.0 / 720;
+    q = q * f + 1.0 / 120;
+    q = q * f + 1.0 / 24;
+    q = q * f + 1.0 / 6;
+    q = q * f + 0.5;
+    q = q * f + 1;
+    q = q * f + 1;
+    uint64_t n, bits;
+    memcpy(&n, &shifted, sizeof n);
+    memcpy(&bits, &q, sizeof bits);
+    bits += n << 52;
+    real e;
+    memcpy(&e, &bits, sizeof e);
+    e = x == x ? e : x;
+    return alpha * e / ((1 + e) * (1 + e));
+}
+#else
+INLINE real sigmoid_slope(real x, real alpha) {
+    real y = x * (alpha * 0.125f), z = y * y;
+    real E = (0x1.71b608p-9f * z + 0x1.554eecp-4f) * (z * z) + z;
+    E = E * (E + 4);
+    E = E * (E + 4);
+    E = E * (E + 4);
+    return alpha / (E + 4);
+}
+#endif
+
+INLINE real slope(real x, real alpha) {
+    if (SURROGATE == SIGMOID) return sigmoid_slope(x, alpha);
+    if (SURROGATE == ARCTAN) {
+        real y = (real)1.57079632679489661923 * alpha * x;
+        return alpha * (real)0.5 / (1 + y * y);
+    }
+    if (SURROGATE == TRIANGULAR) {
+        real y = 1 - alpha * ABS(x);
+        return y < 0 ? 0 : alpha * y;
+    }
+    return alpha;
+}
+
+#define AFTER(u) ((u) >= theta ? (HARD ? 0 : (u) - theta) : (u))
+#define FORWARDS(STEP) STEP(0) STEP(1) STEP(2) STEP(3)
+#define BACKWARDS(STEP) STEP(3) STEP(2) STEP(1) STEP(0)
+
+// k steps of n neurons. first: v is 0 and not read. keep: write what v was before.
+INLINE void forward_block(const Job *a, int64_t t, int64_t at, int64_t n, real *restrict v, int k, int first, int keep) {
+    const real *restrict I = a->I + t * a->i_step + at;
+    real *restrict s = a->out + t * a->N + at, *restrict kept = keep ? a->kept + (t / STEPS - 1) * a->N + at : 0;
+    const real leak = a->leak, theta = a->theta;
+    const int64_t i_step = a->i_step, N = a->N;
+    #pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        real w = first ? 0 : v[i];
+        if (keep) kept[i] = w;
+#define STEP(j) if (j < k) { \
+            real u = MULTIPLY_ADD(leak, w, I[j * i_step + i]); \
+            s[j * N + i] = u >= theta ? 1 : 0; \
+            w = AFTER(u); \
+        }
+        FORWARDS(STEP)
+#undef STEP
+        v[i] = w;
+    }
+}
+
+// k steps back. v: in front of them, not read if first. later: leak dL/dv after them, then before them; not read if last.
+INLINE void backward_block(
+    const Job *a, int64_t t, int64_t at, int64_t n, const real *restrict v, real *restrict later, int k, int first, int last
+) {
+    const real *restrict I = a->I + t * a->i_step + at, *restrict g = a->g + t * a->g_step + at;
+    real *restrict out = a->out + t * a->N + at;
+    const real leak = a->leak, theta = a->theta, alpha = a->alpha;
+    const int64_t i_step = a->i_step, g_step = a->g_step, N = a->N;
+    #pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        real w = first ? 0 : v[i], l = last ? 0 : later[i], u0 = 0, u1 = 0, u2 = 0, u3 = 0;
+#define STEP(j) if (j < k) { \
+            u##j = MULTIPLY_ADD(leak, w, I[j * i_step + i]); \
+            w = AFTER(u##j); \
+        }
+        FORWARDS(STEP)
+#undef STEP
+#define STEP(j) if (j < k) { \
+            real u = u##j, b = slope(u - theta, alpha), stays = HARD ? (u < theta ? 1 : 0) : 1; \
+            if (!DETACH) stays -= HARD ? u * b : theta * b; \
+            real d = g[j * g_step + i] * b + (HARD || !DETACH ? l * stays : l); \
+            out[j * N + i] = d; \
+            l = leak * d; \
+        }
+        BACKWARDS(STEP)
+#undef STEP
+        later[i] = l;
+    }
+}
+
+static void *forward_part(void *given) {
+    const Job *a = given;
+    real v[TILE];
+    const int64_t T = a->T, whole = T / STEPS * STEPS;
+    for (int64_t at = a->from; at < a->to; at += TILE) {
+        const int64_t n = a->to - at < TILE ? a->to - at : TILE;
+        int64_t t = 0;
+        if (whole) forward_block(a, 0, at, n, v, STEPS, 1, 0);
+        else memset(v, 0, sizeof v);
+        for (t = STEPS; t < whole; t += STEPS) {
+            if (a->kept) forward_block(a, t, at, n, v, STEPS, 0, 1);
+            else forward_block(a, t, at, n, v, STEPS, 0, 0);
+        }
+        if (whole && T > whole && a->kept) memcpy(a->kept + (whole / STEPS - 1) * a->N + at, v, n * sizeof *v);
+        switch (T - whole) {
+            case 1: forward_block(a, whole, at, n, v, 1, 0, 0); break;
+            case 2: forward_block(a, whole, at, n, v, 2, 0, 0); break;
+            case 3: forward_block(a, whole, at, n, v, 3, 0, 0); break;
+        }
+    }
+    return 0;
+}
+
+static void *backward_part(void *given) {
+    const Job *a = given;
+    static const real nothing[TILE];
+    real later[TILE];
+    const int64_t T = a->T, whole = T / STEPS * STEPS;
+    for (int64_t at = a->from; at < a->to; at += TILE) {
+        const int64_t n = a->to - at < TILE ? a->to - at : TILE;
+        if (T == STEPS) {
+            backward_block(a, 0, at, n, nothing, later, STEPS, 1, 1);
+            continue;
+        }
+#define BEFORE(t) ((t) && a->kept ? a->kept + ((t) / STEPS - 1) * a->N + at : nothing)
+        memset(later, 0, sizeof later);
+        switch (T - whole) {
+            case 1: backward_block(a, whole, at, n, BEFORE(whole), later, 1, 0, 0); break;
+            case 2: backward_block(a, whole, at, n, BEFORE(whole), later, 2, 0, 0); break;
+            case 3: backward_block(a, whole, at, n, BEFORE(whole), later, 3, 0, 0); break;
+        }
+        for (int64_t t = whole - STEPS; t >= 0; t -= STEPS) backward_block(a, t, at, n, BEFORE(t), later, STEPS, 0, 0);
+    }
+    return 0;
+}
+
+// Equal parts of whole cache lines; the caller takes the first, and any for which no thread can be had.
+static void spread(void *(*run)(void *), Job whole, int threads) {
+    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+    pthread_t started[MOST_THREADS];
+    int running[MOST_THREADS] = {0};
+    Job parts[MOST_THREADS];
+    const int64_t each = ((whole.N + threads - 1) / threads + LINE - 1) / LINE * LINE;
+    for (int k = threads - 1; k >= 0; k--) {
+        parts[k] = whole;
+        parts[k].from = k * each < whole.N ? k * each : whole.N;
+        parts[k].to = (k + 1) * each < whole.N ? (k + 1) * each : whole.N;
+        running[k] = k > 0 && pthread_create(&started[k], 0, run, &parts[k]) == 0;
+        if (!running[k]) run(&parts[k]);
+    }
+    for (int k = 0; k < threads; k++)
+        if (running[k]) pthread_join(started[k], 0);
+}
+
+// kept may be NULL: no backward pass comes, or it needs no u.
+void lif_forward(
+    const real *I, int64_t i_step, real *s, real *kept, int64_t T, int64_t N, double leak, double theta, int threads
+) {
+    Job whole = {.I = I, .i_step = i_step, .out = s, .kept = kept, .T = T, .N = N, .leak = leak, .theta = theta};
+    spread(forward_part, whole, threads);
+}
+
+void lif_backward(
+    const real *I, int64_t i_step, const real *kept, const real *g, int64_t g_step, real *out, int64_t T, int64_t N,
+    double leak, double theta, double alpha, int threads
+) {
+    Job whole = {.I = I, .i_step = i_step, .g = g, .g_step = g_step, .out = out, .kept = (real *)kept, .T = T, .N = N,
+                 .leak = leak, .theta = theta, .alpha = alpha};
+    spread(backward_part, whole, threads);
+}
+"""
+FLAGS = ("-fopenmp-simd", "-pthread")  # the first only lets gcc vectorise: no OpenMP runtime is linked
+REALS = {torch.float32: "float", torch.float64: "double"}
+
+
+def flags_of(dtype: torch.dtype, hard: bool, detach: bool, surrogate: str) -> tuple[str, ...]:
+    """What makes SOURCE the code of one neuron."""
+    named = {
+        "REAL": REALS[dtype], "WIDE": int(dtype == torch.float64), "HARD": int(hard), "DETACH": int(detach),
+        "SURROGATE": SURROGATES.index(surrogate),
+    }  # fmt: skip
+    return (*FLAGS, *(f"-D{name}={value}" for name, value in named.items()))
+
+
+@cache
+def functions(dtype: torch.dtype, hard: bool, detach: bool, surrogate: str) -> tuple[Any, Any]:
+    """`lif_forward` and `lif_backward`. Raises NoCompiler."""
+    library = native.load(SOURCE, flags=flags_of(dtype, hard, detach, surrogate))
+    address, count, real, threads = ctypes.c_size_t, ctypes.c_int64, ctypes.c_double, ctypes.c_int
+    forward, backward = library.lif_forward, library.lif_backward
+    forward.argtypes = [address, count, address, address, count, count, real, real, threads]
+    backward.argtypes = [address, count, address, address, count, address, count, count, real, real, real, threads]
+    forward.restype = backward.restype = None
+    return forward, backward
+
+
+@cache
+def why_not(dtype: torch.dtype, hard: bool, detach: bool, surrogate: str) -> str:
+    """Why this code cannot run here, "" where it can."""
+    if dtype not in REALS:
+        return f"the C code is for float32 and float64, not {str(dtype).removeprefix('torch.')}"
+    return native.why_not(SOURCE, flags=flags_of(dtype, hard, detach, surrogate))
