@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 # What `make test` runs; by default all: `make test TESTS=tests/test_cli.py`.
 TESTS ?=
+# Processes that share them, a file at a time. Many tests start processes of their own: no more than cores.
+WORKERS ?= 2
 
 .PHONY: run test test-slow lint bench docs report reliability schema clean docs/kernels.md
 
@@ -12,7 +14,7 @@ run: $(VENV)/installed
 	$(BIN)/harness run suites/vision.yaml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --benchmark-skip $(TESTS)
+	$(BIN)/python -m pytest --benchmark-skip -n $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow --timeout 1800 --benchmark-skip

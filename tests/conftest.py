@@ -14,6 +14,10 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A pytest that a test starts is no worker of this one, and may time.
+for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_WORKER")]:
+    del os.environ[name]
+
 
 @pytest.fixture
 def rng() -> torch.Generator:
