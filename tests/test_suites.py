@@ -20,6 +20,11 @@ LISTED = [(suite, claim) for suite in SUITES.values() for claim in suite.claims]
 # Of a claim "because of X": where the ablation is no method of its own, the parameter that takes X away.
 SWITCHED_OFF = {
     "boolean_rrr.sparse-by-margin": ("method.sigma", 1000.0),
+    "ei_snn.needs-adaptive-stabilisation": ("method.stabilise", "epsilon"),
+    "ei_snn.needs-ei-init": ("method.init", "kaiming"),
+    "ei_snn.needs-its-first-shunt": ("method.shunt_init", "one"),
+    "ei_snn.needs-scaled-gradient": ("method.scale_gradient", False),
+    "ei_snn.needs-straight-through": ("method.straight_through", False),
     "polycom.because-the-weights-are-learned": ("method.learnable", False),
 }
 
@@ -35,8 +40,10 @@ def plan_of(suite: Suite) -> Plan:
 
 
 def uses_of(suite: Suite) -> list[Trial]:
-    """Every use of the suite, as its trial with the first seed."""
-    return [p.trial for p in plan_of(suite).planned if p.trial.kind == "quality" and p.trial.seed == suite.seeds[0]]
+    """Every use of the suite, as its trial with the first seed; in a tuned suite these wait for what tuning will choose."""
+    plan = plan_of(suite)
+    trials = (*(p.trial for p in plan.planned), *plan.waiting)
+    return [trial for trial in trials if trial.kind == "quality" and trial.seed == suite.seeds[0]]
 
 
 @pytest.mark.parametrize("suite", [s for s in SUITES.values() if s.claims], ids=lambda s: s.name)

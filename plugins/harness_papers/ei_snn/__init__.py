@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness import Learner, Metric, Params, Probe, hookimpl
+from harness import Learner, Metric, Paper, Params, Probe, hookimpl
+from harness_papers.ei_snn.claims import ARXIV, PAPER
 
-ARXIV = "https://arxiv.org/abs/2509.23253v3"
 HERE = "harness_papers.ei_snn"
 
 
@@ -92,6 +92,11 @@ PROBES = [
     ),
     Probe("spiking-pictures", "classify", (Metric("raster_spikes", "1", "neither"),), f"{HERE}.probes:draw_activity"),
 ]
+
+
+@hookimpl
+def harness_papers() -> list[Paper]:
+    return [PAPER]
 
 
 @hookimpl
