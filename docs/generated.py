@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from harness import errors, hookspecs, specs
 from harness.catalogue import Catalogue, load_catalogue
 from harness.claims.numbers import shared_given, within, words
+from harness.cli.brought import import_command
 from harness.cli.main import FAULT_OF_OURS, cli
 from harness.cli.run import INTERRUPTED
 from harness.context import Context
@@ -68,9 +69,14 @@ def pages(catalogue: Catalogue | None = None) -> dict[str, str]:
 # The command line -----------------------------------------------------------------------------------------------------------
 
 
+def brought() -> dict[str, click.Command]:
+    """The commands that the plugins of this repository bring."""
+    return {o.name: import_command(o) for o in load_catalogue().commands if o.plugin.id.startswith(f"{PAPERS}:")}
+
+
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that runs something, with its path, by name."""
-    for name, command in sorted(group.commands.items()):
+    """Every command that runs something, with its path, by name; those of this repository's plugins too."""
+    for name, command in sorted({**group.commands, **({} if path else brought())}.items()):
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:
@@ -79,7 +85,7 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 
 def help_of(path: Sequence[str]) -> str:
     """What `harness PATH --help` prints in a terminal of COLUMNS columns; click leaves two of them free."""
-    return CliRunner().invoke(cli, [*path, "--help"], prog_name="harness", terminal_width=COLUMNS - 2).output.rstrip()
+    return CliRunner().invoke(cli, [*path, "--help"], prog_name="harness", terminal_width=COLUMNS - 2).stdout.rstrip()
 
 
 def command_line() -> str:

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-API_VERSION = "0.2"
+API_VERSION = "0.3"
 
 _HOMES = {
     "harness.specs": [
-        "Claim", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric", "Paper",
-        "Params", "Probe", "Series", "Task", "Track",
+        "Claim", "Command", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric",
+        "Paper", "Params", "Probe", "Series", "Task", "Track",
     ],
     "harness.rules": [
         "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
@@ -29,8 +29,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 # Written out, so that type checkers see what is exported; tests/test_architecture.py holds it to the table above.
 __all__ = [
     "API_VERSION", "__version__",
-    "Claim", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric", "Paper",
-    "Params", "Probe", "Series", "Task", "Track",
+    "Claim", "Command", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric",
+    "Paper", "Params", "Probe", "Series", "Task", "Track",
     "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
     "better", "given", "non_inferior", "solved_share",
     "Diverged", "HarnessError", "Invalid", "Unsupported", "hookimpl",
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from harness.specs import (
         Claim,
+        Command,
         Component,
         Dataset,
         Implementation,

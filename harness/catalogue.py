@@ -28,11 +28,12 @@ from harness.errors import HarnessError, PluginError
 from harness.identity import digest, digest_folder
 from harness.rules import mistakes, whole_number
 from harness.showing import one_line
-from harness.specs import Claim, Component, Dataset, Kernel, Learner, Method, Paper, Probe, Task, Track
+from harness.specs import Claim, Command, Component, Dataset, Kernel, Learner, Method, Paper, Probe, Task, Track
 
 GROUP = "harness"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a slash would make "dist/name" ambiguous
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._+-]{0,63})?")  # "pmlb/iris"
+COMMAND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 FILE_LIKE = re.compile(r".*\.\..*|.*\.|.*\.(py|ya?ml|json|parquet)", re.IGNORECASE)  # would be read as a path or a file
 MOST_SEEDS = 10_000  # of a claim
@@ -84,7 +85,7 @@ class Offer(Generic[T]):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that the installed plugins offer. Look names up with `method`, `task`, `track`, `dataset`, `claim`."""
+    """Everything that the installed plugins offer. Look names up with `method`, `task`, `track`, `dataset`, `command`."""
 
     plugins: tuple[Plugin, ...] = ()
     broken: tuple[Broken, ...] = ()
@@ -95,6 +96,7 @@ class Catalogue:
     probes: tuple[Offer[Probe], ...] = ()
     datasets: tuple[Offer[Dataset], ...] = ()
     kernels: tuple[Offer[Kernel], ...] = ()
+    commands: tuple[Offer[Command], ...] = ()
     _digests: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
     _home_digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # by plugin's id
 
@@ -112,6 +114,9 @@ class Catalogue:
 
     def kernel(self, name: str) -> Offer[Kernel]:
         return find(self.kernels, name, "kernel")
+
+    def command(self, name: str) -> Offer[Command]:
+        return find(self.commands, name, "command")
 
     @cached_property
     def claims(self) -> dict[str, tuple[Offer[Paper], Claim]]:
@@ -207,6 +212,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "probes": Probe,
     "datasets": Dataset,
     "kernels": Kernel,
+    "commands": Command,
 }
 
 
@@ -280,6 +286,9 @@ def check(plugin: Plugin, declared: Mapping[str, list[Any]]) -> None:
         if kind == "kernels":
             for spec in specs:
                 check_kernel(spec)
+        if kind == "commands":
+            for spec in specs:
+                check_command(spec)
         for metric in (m for spec in specs if isinstance(spec, Task | Probe) for m in spec.metrics):
             if not isinstance(metric.name, str) or not METRIC.fullmatch(metric.name):
                 raise PluginError(f"metric {shown(metric.name)}: use letters, digits, '.', '_', '-', '+' and '@', 64 at most")
@@ -340,6 +349,12 @@ def check_kernel(spec: Kernel) -> None:
     if twice or not names:
         wrong = f"has {twice} twice" if twice else "has no implementation"
         raise PluginError(f"kernel {spec.name!r} {wrong}; give each implementation its own name, and at least one of them")
+
+
+def check_command(spec: Command) -> None:
+    """Raises PluginError for a name that is no word to type on a command line."""
+    if not COMMAND.fullmatch(spec.name):
+        raise PluginError(f"harness_commands offers {shown(spec.name)}; use lower-case letters, digits and '-' only")
 
 
 def check_dataset(spec: Dataset) -> None:

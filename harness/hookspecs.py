@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pluggy
 
-from harness.specs import Dataset, Kernel, Method, Paper, Probe, Task, Track
+from harness.specs import Command, Dataset, Kernel, Method, Paper, Probe, Task, Track
 
 PROJECT = "harness"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -44,3 +44,8 @@ def harness_datasets() -> list[Dataset]:  # type: ignore[empty-body]
 @hookspec
 def harness_kernels() -> list[Kernel]:  # type: ignore[empty-body]
     """Hot operations, each with its implementations and a float64 reference."""
+
+
+@hookspec
+def harness_commands() -> list[Command]:  # type: ignore[empty-body]
+    """Commands of `harness` that the plugin brings."""

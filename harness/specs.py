@@ -238,6 +238,20 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A command that the plugin brings: `harness NAME ...`. Since API 0.3.
+
+    run: "module:name" of a click.Command or click.Group, imported when it is called or asked for its help. Its long options
+    are also read from HARNESS_<OPTION> and [tool.harness], as those of every command. Results go to stdout, progress to stderr;
+    a `HarnessError` ends it with its message and exit code. summary: its line in `harness --help`.
+    """
+
+    name: str
+    run: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Data by name. digest: SHA-256 of its content, declared before it is read. where: "embedded", "folder" or "generated".
 

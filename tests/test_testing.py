@@ -746,4 +746,4 @@ def test_every_check_that_is_named_is_told_of():
 
     page = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
     assert all(f"| `{check}` | {asks} |" in page for check, asks in CHECKS.items())
-    assert {*METHOD_CHECKS, *TASK_CHECKS, *KERNEL_CHECKS, *PLUGIN_CHECKS, "claims", "suites"} == set(CHECKS)
+    assert {*METHOD_CHECKS, *TASK_CHECKS, *KERNEL_CHECKS, *PLUGIN_CHECKS, "claims", "commands", "suites"} == set(CHECKS)

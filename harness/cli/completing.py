@@ -47,6 +47,7 @@ def names(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
     from harness.catalogue import load_catalogue
 
     catalogue = load_catalogue()
-    kinds = (catalogue.methods, catalogue.tasks, catalogue.papers, catalogue.tracks, catalogue.kernels, catalogue.datasets)
+    kinds = (catalogue.methods, catalogue.tasks, catalogue.papers, catalogue.tracks, catalogue.kernels, catalogue.datasets,
+             catalogue.commands)  # fmt: skip
     found = {offer.name for offers in kinds for offer in offers}
     return sorted(name for name in found if name.startswith(start) and ("/" not in name or "/" in start))

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from harness.catalogue import Catalogue, Offer
 
-KINDS = ("papers", "tracks", "tasks", "methods", "kernels", "datasets", "suites", "claims", "plugins")
+KINDS = ("papers", "tracks", "tasks", "methods", "kernels", "datasets", "suites", "claims", "commands", "plugins")
 
 
-HIDDEN = ("name", "load", "score", "build", "solve", "shape", "inputs", "reference", "flops", "bytes", "data")
+HIDDEN = ("name", "run", "load", "score", "build", "solve", "shape", "inputs", "reference", "flops", "bytes", "data")
 
 
 @click.command("list", epilog=example("harness list methods"), short_help="What the installed plugins offer.")
@@ -112,11 +112,16 @@ def dataset_rows(catalogue: Catalogue) -> list[dict[str, str]]:
     ]
 
 
+def command_rows(catalogue: Catalogue) -> list[dict[str, str]]:
+    return [{"name": o.name, "from": o.plugin.id, "summary": o.spec.summary} for o in catalogue.commands]
+
+
 ROWS: dict[str, Callable[[Catalogue], list[dict[str, Any]]]] = {
     "methods": method_rows,
     "kernels": kernel_rows,
     "papers": paper_rows,
     "claims": claim_rows,
+    "commands": command_rows,
     "suites": suite_rows,
     "plugins": plugin_rows,
     "tracks": track_rows,
@@ -131,7 +136,7 @@ ROWS: dict[str, Callable[[Catalogue], list[dict[str, Any]]]] = {
 @click.argument("name", shell_complete=completing.names)
 @json_option
 def describe_command(name: str, as_json: bool) -> None:
-    """Say all that is declared of NAME: a method, kernel, task, track, paper, data set or claim."""
+    """Say all that is declared of NAME: a method, kernel, task, track, paper, data set, command or claim."""
     from harness.cli.run import load_plugins
 
     found = describe(name, load_plugins())
@@ -156,6 +161,7 @@ def describe(name: str, catalogue: Catalogue) -> dict[str, dict[str, Any]]:
         "track": catalogue.tracks,
         "paper": catalogue.papers,
         "dataset": catalogue.datasets,
+        "command": catalogue.commands,
     }
     for kind, known in offers.items():
         for offer in known:

@@ -1,13 +1,10 @@
-"""The group, its options from variables and `[tool.harness]`, and what each kind of ending exits with."""
+"""The group, and what each kind of ending exits with."""
 
 from __future__ import annotations
 
 import json
 import sys
-import tomllib
 import traceback
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -31,20 +28,13 @@ from harness.cli import (
     show,
     upkeep,
 )
-from harness.cli.options import reader_may_leave
+from harness.cli.brought import Commands, PluginFault, brought_commands
+from harness.cli.project import read_project
 from harness.cli.run import INTERRUPTED
 from harness.errors import HarnessError
 from harness.showing import visible_output
 
 FAULT_OF_OURS = 70
-
-
-class Commands(click.Group):
-    """click ends with 1 where stdout's reader goes away; here that would mean that trials failed."""
-
-    def invoke(self, ctx: click.Context) -> None:
-        with reader_may_leave():
-            super().invoke(ctx)
 
 
 @click.group(
@@ -124,8 +114,11 @@ for module in (
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `harness`. Exits with the codes of the help text."""
     try:
+        project = read_project(cli, brought_commands)
         # color: click takes escape sequences out where stdout is no terminal; here they are shown, wherever it leads.
-        cli.main(arguments, prog_name="harness", standalone_mode=False, default_map=project_defaults(), color=True)
+        cli.main(
+            arguments, prog_name="harness", standalone_mode=False, obj=project, default_map=project.defaults(cli), color=True
+        )
     except click.exceptions.Exit as exc:
         sys.exit(exc.exit_code)
     except click.Abort:
@@ -139,63 +132,13 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except PluginFault as exc:
+        traceback.print_exception(exc.__cause__)
+        click.echo(
+            f"This is a fault of the plugin {exc.plugin}; please report the lines above to those who wrote it.", err=True
+        )
+        sys.exit(FAULT_OF_OURS)
     except Exception:  # the last line of defence: say whose fault it is, keep the traceback
         traceback.print_exc()
         click.echo("This is a fault of harness, not yours; please report the lines above.", err=True)
         sys.exit(FAULT_OF_OURS)
-
-
-def project_defaults(folder: Path | None = None) -> dict[str, Any]:
-    """`[tool.harness]` of the nearest pyproject.toml as click's default map: command -> (command ->) parameter -> value."""
-    start = folder or Path.cwd()
-    file = next((f for place in (start, *start.parents) if (f := place / "pyproject.toml").is_file()), None)
-    if file is None:
-        return {}
-    settings, known = read_settings(file), known_options(cli)
-    for name in sorted(settings.keys() - known):
-        from harness.catalogue import did_you_mean
-
-        listed = ", ".join(sorted(known))
-        raise HarnessError(
-            f"{file}: tool.harness.{name}: no command has the option --{name}{did_you_mean(name, known)} ({listed})"
-        )
-    return defaults_of(cli, settings, file.parent)
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """The table [tool.harness], {} where there is none. Raises HarnessError for what is no TOML."""
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("harness", {})
-    except (OSError, ValueError) as exc:  # ValueError: no TOML, or no UTF-8
-        raise HarnessError(f"{file}: cannot be read: {exc}") from exc
-    if not isinstance(settings, dict):
-        raise HarnessError(f"{file}: tool.harness: got {settings!r}; write a table, [tool.harness]")
-    return settings
-
-
-def options_of(command: click.Command) -> dict[str, click.Option]:
-    """Options by the long name, without dashes."""
-    options = [p for p in command.params if isinstance(p, click.Option)]
-    return {name.removeprefix("--"): option for option in options for name in option.opts if name.startswith("--")}
-
-
-def known_options(command: click.Command) -> set[str]:
-    """The options of a command and of all below it."""
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    return set(options_of(command)).union(*map(known_options, below))
-
-
-def defaults_of(command: click.Command, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The default map of a command: paths are relative to the settings' folder."""
-    if isinstance(command, click.Group):
-        return {name: defaults_of(below, settings, folder) for name, below in command.commands.items()}
-    return {str(o.name): as_default(o, settings[name], folder) for name, o in options_of(command).items() if name in settings}
-
-
-def as_default(option: click.Option, value: Any, folder: Path) -> Any:
-    """A TOML value as click takes it."""
-    if isinstance(option.type, click.Path):
-        return str(folder / str(value))
-    if isinstance(value, list) != option.multiple:  # `method = "relu"` and `seeds = [3, 5]` say what they mean
-        return [value] if option.multiple else ",".join(map(str, value))
-    return value

@@ -27,6 +27,7 @@ CHECKS: Mapping[str, str] = {
     "save_load": "what is saved and loaded again gives equal outputs",
     "clock": "no work after the clock stops: none after the budget has ended solve, and none in the background or in predict",
     "claims": "claims name methods, tasks, metrics and parameters that exist",
+    "commands": "a command's code is a click command, and its help ends with an example",
     "suites": "the suites in the package's folder have no mistakes",
     "load": "a task's load gives a problem of its track, finite, of the declared shape, and held parts that can be sealed",
     "parts": "the training part holds no items of the held parts",

@@ -154,6 +154,10 @@ def examine_declarations(catalogue: Catalogue, dist: str, name: str, folder: Pat
         checks.append("claims")
         for offer in papers:
             examine_claims(catalogue, offer, report)
+    if brought := [o.ref for o in catalogue.commands if o.plugin.id == report.about]:
+        checks.append("commands")
+        for ref in brought:
+            examine_command(ref, report)
     if folder is not None and (folder / "suites").is_dir():
         checks.append("suites")
         examine_suites(catalogue, folder / "suites", report)
@@ -205,6 +209,19 @@ def known(find: Callable[[str], Any], name: str) -> Any:
         return find(name)
     except HarnessError:
         return None
+
+
+def examine_command(ref: str, report: Report) -> None:
+    """Its help, asked for in a fresh process: that imports its code."""
+    asked = [sys.executable, "-c", "from harness.cli import main; main()", ref, "--help"]
+    ended = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
+    lines = [line.strip() for line in ended.stdout.splitlines() if line.strip()]
+    if ended.returncode:
+        said = " ".join(ended.stderr.split())[-300:]
+        report.add("commands", f"`harness {ref} --help` ends with {ended.returncode}: {said}", "name a click.Command")
+    elif lines[-2:-1] != ["Example:"] or not lines[-1].startswith("harness "):
+        mend = 'end it with an epilog: "\\b\\nExample:\\n  harness NAME ..."'
+        report.add("commands", f"`harness {ref} --help` ends with no example", mend)
 
 
 def examine_suites(catalogue: Catalogue, folder: Path, report: Report) -> None:
