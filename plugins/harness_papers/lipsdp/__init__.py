@@ -10,6 +10,7 @@ from harness import (
     All,
     Cell,
     Claim,
+    Command,
     Every,
     Learner,
     Metric,
@@ -25,6 +26,7 @@ from harness import (
     hookimpl,
 )
 
+HARNESS_API = "0.3"  # commands
 ARXIV = "https://arxiv.org/abs/1906.04893"
 REPOSITORY = "https://github.com/arobey1/LipSDP"
 NSR = "https://arxiv.org/abs/2401.14033"
@@ -318,3 +320,8 @@ def harness_tasks() -> list[Task]:
 @hookimpl
 def harness_methods() -> list[Learner]:
     return METHODS
+
+
+@hookimpl
+def harness_commands() -> list[Command]:
+    return [Command("certify", f"{HERE}.command:certify", "Lipschitz bounds of a network of your own, with proofs.")]

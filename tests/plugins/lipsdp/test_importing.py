@@ -1,0 +1,248 @@
+"""Networks that users hand in as modules: what is read is the module, and what is not understood is named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness_papers.lipsdp import examples
+from harness_papers.lipsdp.importing import compared, import_network
+from harness_papers.lipsdp.lowering import MOST_ENTRIES
+from harness_papers.lipsdp.problems import network
+from harness_papers.lipsdp.sampling import forward
+from torch import nn
+
+from harness import HarnessError
+from lipsdp.conftest import card_net, normal
+
+ROUNDING = 1e-12  # float64 on nets of a few small layers; only the order of sums differs
+MODULES = '''
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Halves(nn.Module):
+    """MaxMin as many write it: maxima of both halves, then minima."""
+    certify_as = "groupsort"
+    def forward(self, x):
+        a, b = x.chunk(2, 1)
+        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], 1)
+
+class Triples(nn.Module):
+    """Ascending, three neighbours."""
+    def forward(self, x):
+        return x.reshape(len(x), -1, 3).sort(-1)[0].reshape(x.shape)
+
+class MaxMin(nn.Module):
+    """Says that it sorts, and does not."""
+    def forward(self, x):
+        return x.abs()
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.register_buffer("mean", torch.arange(6.0))
+    def forward(self, x):
+        x = (x - self.mean) / 2.0
+        x = torch.tanh(self.a(x.view(x.size(0), -1)) * 3.0 + 1.0)
+        return 1.0 - self.c(torch.tanh(self.b(x)))
+
+class Image(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(2, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6)
+        self.two, self.pool, self.sort = nn.Conv2d(6, 4, (1, 3), groups=2, dilation=(1, 2)), nn.AdaptiveAvgPool2d(1), Halves()
+        self.end = nn.Linear(4, 3, bias=False)
+        with torch.no_grad():
+            self.norm.running_mean.normal_(); self.norm.running_var.uniform_(0.5, 2.0); self.norm.weight.normal_()
+    def forward(self, x):
+        x = self.sort(self.two(self.sort(self.norm(self.one(x)))))
+        return self.end(self.pool(x).flatten(1))
+
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+    def forward(self, x):
+        return x + F.relu(self.a(x))
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+class Twice(nn.Linear):
+    """Computes something else than the class it is made from."""
+    def forward(self, x):
+        return super().forward(x) * 2
+
+class Computed(nn.Linear):
+    def forward(self, x):
+        return F.linear(x, self.weight * self.weight)
+
+def seq(*layers):
+    torch.manual_seed(3)
+    return nn.Sequential(*layers)
+
+plain = lambda: seq(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 5), nn.Identity(), nn.ReLU(), nn.Linear(5, 3))
+leaky = lambda: seq(nn.Linear(4, 6), nn.LeakyReLU(), nn.Linear(6, 5))
+ends_bent = lambda: seq(nn.Sigmoid(), nn.Linear(4, 6), nn.Sigmoid())
+linear = lambda: seq(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+halves = lambda: seq(nn.Linear(4, 6), Halves(), nn.Linear(6, 6), Halves(), nn.Linear(6, 2))
+triples = lambda: seq(nn.Linear(4, 6), Triples(), nn.Linear(6, 6), Triples(), nn.Linear(6, 2))
+pooled = lambda: seq(nn.Conv1d(2, 3, 3, padding="same"), nn.ReLU(), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(12, 2))
+twice = lambda: seq(nn.Linear(4, 3), nn.ReLU(), Twice(3, 3))
+ready = plain()
+
+mixed = lambda: seq(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+steep = lambda: seq(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 2))
+maximum = lambda: seq(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2))
+softmax = lambda: seq(nn.Linear(4, 3), nn.Softmax(1))
+circular = lambda: seq(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"))
+false = lambda: seq(nn.Linear(4, 6), MaxMin(), nn.Linear(6, 2))
+large = lambda: seq(nn.Flatten(), nn.Linear(3 * 224 * 224, 2))
+computed = lambda: seq(nn.Linear(4, 3), Computed(3, 3))
+statistics = lambda: seq(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+fails = lambda: 1 / 0
+nothing = lambda: 3
+'''
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder of the user's with a module of networks, as the working folder; the module itself."""
+    (tmp_path / "usernets.py").write_text(MODULES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    sys.modules.pop("usernets", None)
+    with torch.random.fork_rng():
+        yield "usernets"
+    sys.modules.pop("usernets", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "hidden", "activation", "group"),
+    [
+        ("plain", None, (6, 5), "relu", 1),
+        ("ready", None, (6, 5), "relu", 1),  # a module, not a function that makes one
+        ("twice", None, (3,), "relu", 1),
+        ("leaky", None, (6,), "leaky_relu", 1),
+        ("ends_bent", (4,), (4, 6), "sigmoid", 1),
+        ("linear", None, (), "relu", 1),
+        ("halves", None, (6, 6), "groupsort", 2),
+        ("pooled", (2, 8), (24,), "relu", 1),
+        ("Functional", (6,), (5, 4), "tanh", 1),
+        ("Image", (2, 7, 12), (144, 32), "groupsort", 2),
+    ],
+)
+def test_what_is_read_of_a_module_is_the_module(name, shape, hidden, activation, group, nets):
+    """Against the module itself in float64, at inputs of this test's own."""
+    found = import_network(f"{nets}:{name}", shape=shape)
+    net = found.network
+
+    assert (net.hidden, net.activation, net.group, net.norm) == (hidden, activation, group, "l2")
+    made = getattr(sys.modules[nets], name)
+    torch.manual_seed(3)
+    module = (made if isinstance(made, nn.Module) else made()).double().eval()
+    x = normal(5, 7, *found.shape)
+    if isinstance(made, type):  # its weights are drawn anew: only what is fixed by the shape can be compared
+        assert found.difference < ROUNDING
+    else:
+        expected = module(torch.as_tensor(x)).detach().numpy().reshape(7, -1)
+        np.testing.assert_allclose(forward(net, x.reshape(7, -1))[0], expected, rtol=0, atol=ROUNDING * abs(expected).max())
+
+
+def test_a_class_that_sorts_is_named_or_says_so_itself(nets):
+    """Which groups, and in which order, is found out."""
+    found = import_network(f"{nets}:triples", sorting=["Triples"])
+
+    assert (found.network.activation, found.network.group) == ("groupsort", 3)
+    assert found.difference < ROUNDING
+    assert import_network(f"{nets}:triples", sorting=["Triples"], group=3).network.group == 3
+    with pytest.raises(HarnessError, match=r"layer '1' \(Triples\): it does not sort groups of 2"):
+        import_network(f"{nets}:triples", sorting=["Triples"], group=2)
+
+
+@pytest.mark.parametrize("name", ["relu_net", "maxmin_net", "convolutional_net"])
+def test_the_examples_that_the_help_names_can_be_read(name):
+    shape = (1, 6, 6) if name.startswith("conv") else None
+    found = import_network(f"harness_papers.lipsdp.examples:{name}", shape=shape, norm="linf")
+
+    assert found.difference < ROUNDING
+    assert found.network.norm == "linf"
+    assert torch.equal(*(getattr(examples, name)().state_dict()["0.weight"] for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("mixed", None, r"layer '3' \(Tanh\): tanh .* after layer '1' \(ReLU\), which is relu .*must have one activation"),
+        ("steep", None, r"layer '1' \(LeakyReLU\): a leak of 0.2; only 0.01"),
+        ("maximum", (1, 6, 6), r"layer '1' \(MaxPool2d\): not supported; a maximum is not affine; use AvgPool2d"),
+        ("softmax", None, r"layer '1' \(Softmax\): not supported; leave it out and certify the logits"),
+        ("circular", (1, 6, 6), r"layer '0' \(Conv2d\): padding_mode='circular'"),
+        ("false", None, r"layer '1' \(MaxMin\): it does not sort groups of one size"),
+        ("triples", None, r"torch.fx cannot trace its forward: .*name a class that sorts groups \(--sorting-class\)"),
+        ("large", (3, 224, 224), r"150528 x 150528 numbers, and the limit is 67108864; certify a smaller network"),
+        ("Skip", (4,), r"layer 'add' \(add\): it joins or leaves the chain of layers; skips and branches are not supported"),
+        ("Branches", (4,), r"Branches: torch.fx cannot trace its forward: .*export it to ONNX"),
+        ("statistics", None, r"layer '1' \(BatchNorm1d\): it keeps no running statistics"),
+        ("pooled", None, r"the input's shape is not known; .*--input-shape 1,28,28"),
+        ("pooled", (3, 8), r"it cannot run on an input of shape \(1, \(3, 8\)\)"),
+        ("computed", None, r"layer 'mul' \(mul\): it computes weights in forward; keep what it gives as a buffer"),
+        ("fails", None, r"usernets:fails: ZeroDivisionError: division by zero; it must import"),
+        ("nothing", None, r"usernets:nothing: it gave a int; give a torch.nn.Module"),
+        ("absent", None, r"usernets:absent: AttributeError"),
+    ],
+)
+def test_what_is_not_understood_is_named_with_the_mend(name, shape, message, nets):
+    """The layer by its name in the module, its type, and what to do."""
+    with pytest.raises(HarnessError, match=message):
+        import_network(f"{nets}:{name}", shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no_such_module_anywhere:make", "ModuleNotFoundError"),
+        ("nowhere", "no such file; name an ONNX file, or module:callable"),
+        ("nowhere.onnx", "nowhere.onnx: cannot be read: No such file"),
+    ],
+)
+def test_a_source_that_is_not_there_is_said(source, message):
+    with pytest.raises(HarnessError, match=message):
+        import_network(source)
+
+
+def test_a_network_that_differs_from_its_original_is_refused():
+    """The comparison sees a sign, a permutation and a shift, also beside a large constant."""
+    net = card_net("4-6-3")
+    right = lambda x: forward(net, x.reshape(1, -1))[0]  # noqa: E731
+    assert compared(net, "net", (4,), right).difference < ROUNDING
+
+    for wrong in (
+        network([-net.weights[0], net.weights[1]]),
+        network([net.weights[0][[1, 0, 2, 3, 4, 5]], net.weights[1]]),
+        network(list(net.weights), [np.zeros(6), np.full(3, 1e-3)]),
+    ):
+        with pytest.raises(HarnessError, match="what was read of it differs from it at random inputs"):
+            compared(wrong, "net", (4,), right)
+    large = network(list(net.weights), [np.zeros(6), np.full(3, 1e6)])
+    with pytest.raises(HarnessError, match="differs"):
+        compared(large, "net", (4,), lambda x: right(x) * 1.01 + 1e6)
+
+
+def test_a_float32_leak_is_counted_as_what_it_is():
+    """0.01 in float32 lies below 0.01: slopes from 0.01 on would not hold for it."""
+    from harness_papers.lipsdp.lowering import Elementwise, lower, reshaped
+
+    net = lower([Elementwise("x", "leaky_relu", float(np.float32(0.01))), reshaped("y", (2,))], (2,))
+
+    assert net.alpha == float(np.float32(0.01)) < 0.01
+
+
+def test_the_limit_is_what_the_message_says():
+    assert MOST_ENTRIES == 67108864
