@@ -36,16 +36,18 @@ def import_onnx() -> Any:
 
 def read_model(path: Path) -> Any:
     """The parsed file with its external data, which must lie in its folder. Raises HarnessError for what is no such file."""
-    onnx = import_onnx()
-    from google.protobuf.message import DecodeError
-
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise HarnessError(f"{path}: {size} bytes; the limit is {MOST_BYTES}")
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        content = path.read_bytes()
     except OSError as exc:
         raise HarnessError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    onnx = import_onnx()
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.ModelProto.FromString(content)
     except (DecodeError, *BROKEN) as exc:
         raise HarnessError(f"{path}: this is no ONNX file, or a part of it is missing: {exc}") from exc
     if not model.graph.node:

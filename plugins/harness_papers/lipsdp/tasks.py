@@ -8,45 +8,65 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import Instance, Invalid, Unsupported
+from harness_papers.lipsdp.activations import GROUPED
 from harness_papers.lipsdp.problems import Array, LipschitzBound, Network, network
 from harness_papers.lipsdp.sampling import steepest_pair
 from harness_papers.lipsdp.verify import norm_product, pair_quotient, prove
 
 if TYPE_CHECKING:
-    from harness_papers.lipsdp import RandomNet, TrainedNet
+    from harness_papers.lipsdp.nets import NetParams, RandomNet, TrainedNet
 
 
 def load_random_net(params: RandomNet, ctx: Any) -> Instance:
     """A net of N(0, 1/inputs) weights and zero biases. draw="card": default_rng(0), points from default_rng(1)."""
     card = params.draw == "card"
-    net = random_network(params.sizes, np.random.default_rng(0) if card else ctx.rng("net"), params.activation)
+    rng = np.random.default_rng(0) if card else ctx.rng("net")
+    drawn = orthogonal_weights if params.weights == "orthogonal" else normal_weights
+    net = make_network(drawn(params.sizes, rng), None, params)
     points = np.random.default_rng(1) if card else ctx.rng("held/points")
     return instance(net, points.standard_normal((params.samples, params.sizes[0])))
 
 
-def random_network(sizes: tuple[int, ...], rng: np.random.Generator, activation: str) -> Network:
+def normal_weights(sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
     """Weights drawn layer by layer, (outputs, inputs) / sqrt(inputs)."""
-    pairs = pairwise(sizes)
-    return network(
-        [rng.standard_normal((outputs, inputs)) / np.sqrt(inputs) for inputs, outputs in pairs], activation=activation
-    )
+    return [rng.standard_normal((outputs, inputs)) / np.sqrt(inputs) for inputs, outputs in pairwise(sizes)]
+
+
+def orthogonal_weights(sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """Square orthogonal matrices: the Q of normal ones."""
+    return [np.linalg.qr(rng.standard_normal((size, size)))[0] for size in sizes[1:]]
+
+
+def random_network(sizes: tuple[int, ...], rng: np.random.Generator, activation: str) -> Network:
+    return network(normal_weights(sizes, rng), activation=activation)
+
+
+def make_network(weights: list[Array], biases: list[Array] | None, params: NetParams) -> Network:
+    """With the activation, the norm and the outputs that the task's parameters ask for."""
+    rows = params.rows or len(weights[-1])
+    if rows > len(weights[-1]):
+        raise Unsupported(f"rows={params.rows}: the net has {len(weights[-1])} outputs")
+    shifts = None if biases is None else [*biases[:-1], biases[-1][:rows]]
+    group = params.group if params.activation in GROUPED else None
+    if params.activation == "householder" and params.group != 2:
+        raise Unsupported("householder: its directions are (1, -1), in groups of 2; use groupsort for larger groups")
+    return network([*weights[:-1], weights[-1][:rows]], shifts, params.activation, group=group, norm=params.norm)
 
 
 def load_trained_net(params: TrainedNet, ctx: Any) -> Instance:
-    """An MLP trained on digits (`recipes`), once per seed. Held points: N(0, 1), and the same around the training images."""
+    """An MLP trained on images (`recipes`), once per seed. Held points: N(0, 1), and the same around the training images."""
     made = ctx.derive(
-        "harness_papers.lipsdp.recipes:train_digits_mlp",
+        "harness_papers.lipsdp.recipes:train_mlp",
+        data_set=params.data,
         depth=params.depth,
         width=params.width,
         activation=params.activation,
+        group=params.group if params.activation in GROUPED else 1,
         epochs=params.epochs,
     )
     arrays = {name: tensor.double().cpu().numpy() for name, tensor in made.items()}
-    net = network(
-        [arrays[f"weight.{k}"] for k in range(params.depth)],
-        [arrays[f"bias.{k}"] for k in range(params.depth)],
-        params.activation,
-    )
+    weights, biases = ([arrays[f"{what}.{k}"] for k in range(params.depth)] for what in ("weight", "bias"))
+    net = make_network(weights, biases, params)
     rng = ctx.rng("held/points")
     noise = rng.standard_normal((params.samples, net.weights[0].shape[1]))
     images = arrays["points"][rng.integers(len(arrays["points"]), size=params.samples // 2)]

@@ -18,8 +18,10 @@ from harness_papers.lipsdp import (
     tasks,
     trained_net_shape,
 )
+from harness_papers.lipsdp.nets import TASKS as tasks_declared
 from harness_papers.lipsdp.problems import SLOPES, Bound, LipschitzBound, Multipliers, Network, NormProduct, PointPair, network
-from harness_papers.lipsdp.recipes import ACTIVATIONS, train_digits_mlp
+from harness_papers.lipsdp.recipes import ACTIVATIONS, train_mlp
+from harness_papers.lipsdp.sampling import forward
 from harness_papers.lipsdp.verify import activate, evaluate, norm_product, pair_quotient
 from pydantic import ValidationError
 
@@ -181,7 +183,7 @@ def test_a_trained_net_is_certified_as_any_other(activation, make_ctx):
 def test_the_trained_net_has_learnt_digits(make_ctx):
     """Or the task would be about initialisations: above 80 % of its training images after four epochs."""
     ctx = make_ctx(stage="load")
-    made = train_digits_mlp(ctx, depth=2, width=16, activation="relu", epochs=8)
+    made = train_mlp(ctx, data_set="digits", depth=2, width=16, activation="relu", group=1, epochs=8)
     net = network(*([made[f"{what}.{k}"].double().numpy() for k in range(2)] for what in ("weight", "bias")))
 
     from harness import data
@@ -252,3 +254,100 @@ def test_the_sampled_pair_shows_the_jacobian_s_norm():
 
     assert isinstance(pair, PointPair)
     assert pair_quotient(net, pair) == pytest.approx(max_jacobian(net, points)[0], rel=1e-7)
+
+
+# Groups, l-infinity, rows ----------------------------------------------------------------------------------------------------
+
+# l-infinity of the card's nets, output row 0: dims, group -> product of the largest row sums, sampled
+ROWS = {
+    ("2-4-2", 2): (2.096148, 0.830460),
+    ("4-8-3", 2): (3.462095, 1.058766),
+    ("4-8-8-3", 2): (15.640830, 2.049544),
+    ("4-8-8-3", 4): (15.640830, 3.535311),
+    ("4-8-8-8-3", 2): (34.179758, 2.750198),
+    ("10-16-16-16-10", 2): (198.378968, 4.393244),
+    ("10-16-16-16-10", 4): (198.378968, 4.724792),
+}
+CARD = 1e-5  # the card gives six decimals
+
+
+@pytest.mark.parametrize(("dims", "group"), ROWS)
+def test_the_card_s_rows_in_l_infinity_are_reachable_as_tasks(dims, group, make_ctx):
+    """Net, norm, row and points: two columns of the card's table."""
+    product, sampled = ROWS[dims, group]
+    params = RandomNet(dims=dims, draw="card", activation="groupsort", group=group, norm="linf", rows=1)
+    loaded = tasks.load_random_net(params, make_ctx(stage="load"))
+
+    assert len(loaded.problem.weights[-1]) == 1
+    assert random_net_shape(params)["outputs"] == 1
+    assert norm_product(loaded.problem) == pytest.approx(product, rel=CARD)
+    assert pair_quotient(loaded.problem, loaded.held["test"]["pair"]) == pytest.approx(sampled, rel=CARD)
+
+
+@pytest.mark.parametrize(("activation", "group"), [("groupsort", 2), ("groupsort", 4), ("householder", 2)])
+def test_a_trained_net_of_groups_is_what_was_trained(activation, group, make_ctx):
+    """The problem computes the logits of the recipe's own net, in its norm, and has learnt its images."""
+    import torch
+    from harness_papers.lipsdp import recipes
+
+    params = TrainedNet(depth=3, activation=activation, group=group, norm="linf", width=16, epochs=8, samples=200)
+    made: dict[str, torch.Tensor] = {}
+    ctx = make_ctx(stage="load")
+    derive = ctx.derive
+    ctx.derive = lambda *args, **named: made.update(derive(*args, **named)) or made
+    net = tasks.load_trained_net(params, ctx).problem
+
+    layers = [[made[f"{what}.{k}"].double() for k in range(3)] for what in ("weight", "bias")]
+    x = made["points"].double()[:50]
+    logits = recipes.forward(x, *layers, recipes.activation_of(activation, group))
+    np.testing.assert_allclose(forward(net, x.numpy())[0], logits.numpy(), rtol=0, atol=1e-12 * float(abs(logits).max()))
+    assert (net.norm, net.activation, net.group) == ("linf", activation, group)
+    assert made["accuracy"] > 0.8
+
+
+def test_orthogonal_layers_leave_the_activation_alone(make_ctx):
+    """The product of their norms is 1, and so is the slope of a MaxMin net: it changes no length."""
+    params = RandomNet(dims="6-6-6", weights="orthogonal", activation="groupsort", samples=500)
+    loaded = tasks.load_random_net(params, make_ctx(stage="load"))
+
+    assert norm_product(loaded.problem) == pytest.approx(1.0, abs=1e-12)
+    assert pair_quotient(loaded.problem, loaded.held["test"]["pair"]) == pytest.approx(1.0, abs=1e-8)
+    assert not np.allclose(loaded.problem.weights[0], loaded.problem.weights[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dims": "4-9-3", "activation": "groupsort"}, r"hidden layers of \(9,\) do not divide into groups of 2"),
+        ({"dims": "4-8-3", "activation": "groupsort", "group": 3}, "do not divide into groups of 3"),
+        ({"dims": "4-8-4", "weights": "orthogonal"}, "write equal sizes, as 8-8-8"),
+        ({"dims": "4-8-4", "group": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_nets_that_cannot_be_are_refused_where_the_suite_is_read(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        RandomNet(**settings)
+    assert RandomNet(dims="4-9-3", group=4).group == 4  # of no meaning for relu
+
+
+def test_more_rows_than_outputs_are_unsupported(make_ctx):
+    with pytest.raises(Unsupported, match="rows=4: the net has 3 outputs"):
+        tasks.load_random_net(SMALL.model_copy(update={"rows": 4}), make_ctx(stage="load"))
+
+
+def test_the_data_of_a_trained_net_are_those_that_it_is_trained_on():
+    """A plan without the data folder names MNIST where it is asked for, and only there."""
+    (task,) = (t for t in tasks_declared if t.name == "trained-net")
+
+    assert [task.datasets(TrainedNet(data=name)) for name in ("digits", "mnist")] == [("digits",), ("mnist",)]
+    assert trained_net_shape(TrainedNet(data="mnist", rows=1)) == {"inputs": 784, "outputs": 1, "hidden_units": 32}
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_mnist_is_learnt_too(make_ctx):
+    params = TrainedNet(data="mnist", depth=2, width=32, activation="groupsort", epochs=1, samples=100)
+
+    net = tasks.load_trained_net(params, make_ctx(stage="load")).problem
+
+    assert [w.shape for w in net.weights] == [(32, 784), (10, 32)]
