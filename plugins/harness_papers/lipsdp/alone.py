@@ -22,7 +22,7 @@ import numpy as np
 
 from harness import Diverged, Unsupported
 from harness.errors import BudgetSpent
-from harness_papers.lipsdp.certificates import decode, encode
+from harness_papers.lipsdp.certificate_files import decode, encode
 from harness_papers.lipsdp.problems import Array, Bound, Network
 
 RUN = "from harness_papers.lipsdp.alone import main; main()"

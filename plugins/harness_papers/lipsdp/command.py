@@ -19,7 +19,7 @@ from harness import HarnessError, Invalid, Unsupported
 from harness_papers.lipsdp import METHODS
 
 if TYPE_CHECKING:
-    from harness_papers.lipsdp.certificates import Certificate
+    from harness_papers.lipsdp.certificate_files import Certificate
     from harness_papers.lipsdp.importing import Imported
 
 NAMES = [method.name for method in METHODS]
@@ -123,7 +123,7 @@ def run_methods(
 ) -> tuple[list[dict[str, Any]], list[Certificate]]:
     """A row per method, and the certificates that were proved. Methods that do not fit are left out unless named."""
     from harness_papers.lipsdp.alone import solve_alone
-    from harness_papers.lipsdp.certificates import Certificate
+    from harness_papers.lipsdp.certificate_files import Certificate
 
     rows, proved = [], []
     for method in METHODS:
@@ -170,7 +170,7 @@ def prove_row(found: Imported, one: Certificate) -> dict[str, Any]:
 
 def check_file(path: Path, found: Imported) -> tuple[list[dict[str, Any]], bool]:
     """(a row per certificate of the file, whether one was refused)."""
-    from harness_papers.lipsdp.certificates import facts_of, read_certificates
+    from harness_papers.lipsdp.certificate_files import facts_of, read_certificates
 
     made_for, certificates = read_certificates(path)
     ours = facts_of(found.network)
@@ -184,7 +184,7 @@ def check_file(path: Path, found: Imported) -> tuple[list[dict[str, Any]], bool]
 
 
 def save(path: Path, found: Imported, rows: Sequence[dict[str, Any]], proved: Sequence[Certificate]) -> None:
-    from harness_papers.lipsdp.certificates import write_certificates
+    from harness_papers.lipsdp.certificate_files import write_certificates
 
     kept = ("bound", "min_eigenvalue", "seconds", "verified_s")
     facts = {row["method"]: {"proved": {name: row[name] for name in kept}} for row in rows if "bound" in row}
@@ -195,7 +195,7 @@ def save(path: Path, found: Imported, rows: Sequence[dict[str, Any]], proved: Se
 
 
 def show(found: Imported, rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    from harness_papers.lipsdp.certificates import facts_of
+    from harness_papers.lipsdp.certificate_files import facts_of
 
     if as_json:
         facts = {"source": found.source, "input_shape": found.shape, "difference": found.difference, **facts_of(found.network)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness_papers.lipsdp import alone, command
-from harness_papers.lipsdp.certificates import Certificate, decode, encode, facts_of, read_certificates, write_certificates
+from harness_papers.lipsdp.certificate_files import Certificate, decode, encode, facts_of, read_certificates, write_certificates
 from harness_papers.lipsdp.importing import import_network
 from harness_papers.lipsdp.problems import Bound, Multipliers, NormProduct, PointPair
 from invoking import harness

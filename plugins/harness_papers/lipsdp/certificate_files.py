@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -53,14 +53,15 @@ def digest_of(network: Network) -> str:
 
 def encode(solution: Any) -> dict[str, Any]:
     """A bound as JSON: bound, kind, evidence with its type and its fields."""
-    evidence = solution.evidence
-    held = {field.name: as_json(getattr(evidence, field.name)) for field in fields(evidence)}
-    return {"bound": float(solution.bound), "kind": solution.kind, "evidence": {"type": type(evidence).__name__, **held}}
+    return {"bound": float(solution.bound), "kind": solution.kind, "evidence": as_json(solution.evidence)}
 
 
 def as_json(value: Any) -> Any:
+    """Arrays as lists, evidence as its fields beside its type, at any depth."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if is_dataclass(value):
+        return {"type": type(value).__name__, **{field.name: as_json(getattr(value, field.name)) for field in fields(value)}}
     return [as_json(one) for one in value] if isinstance(value, tuple | list) else value
 
 
@@ -68,27 +69,36 @@ def decode(data: Any) -> Bound:
     """A bound from what `encode` made. Raises ValueError, which says what is wrong, for anything else."""
     if not isinstance(data, Mapping) or not isinstance(data.get("evidence"), Mapping):
         raise ValueError("a bound with its evidence is wanted")
-    bound, kind, held = data.get("bound"), data.get("kind"), dict(data["evidence"])
-    made = KINDS.get(str(held.pop("type", None)))
-    if made is None:
-        raise ValueError(f"evidence of the type {data['evidence'].get('type')!r}; one of {sorted(KINDS)} is known")
+    bound, kind = data.get("bound"), data.get("kind")
     if kind not in ("upper", "lower") or isinstance(bound, bool) or not isinstance(bound, int | float):
         raise ValueError(f"bound={bound!r}, kind={kind!r}; a number, and 'upper' or 'lower' are wanted")
+    return Bound(float(bound), kind, evidence_from(data["evidence"], depth=2))
+
+
+def evidence_from(data: Mapping[str, Any], depth: int) -> Any:
+    """depth: how far evidence may hold evidence, as that of several outputs does."""
+    held = dict(data)
+    made = KINDS.get(str(held.pop("type", None)))
+    if made is None:
+        raise ValueError(f"evidence of the type {data.get('type')!r}; one of {sorted(KINDS)} is known")
+    wanted = {field.name for field in fields(made)}
+    if set(held) != wanted:
+        raise ValueError(f"{made.__name__} holds {sorted(held)}; {sorted(wanted)} are wanted")
     hints = get_type_hints(made)
-    if set(held) != set(hints):
-        raise ValueError(f"{made.__name__} holds {sorted(held)}; {sorted(hints)} are wanted")
-    return Bound(float(bound), kind, made(**{name: from_json(hints[name], value) for name, value in held.items()}))
+    return made(**{name: from_json(hints[name], value, depth - 1) for name, value in held.items()})
 
 
-def from_json(hint: Any, value: Any) -> Any:
-    """An array, a tuple of arrays, or a plain value, as the field's type says."""
+def from_json(hint: Any, value: Any, depth: int) -> Any:
+    """An array, or a tuple of arrays or of evidence, as the field's type says. Raises ValueError for anything else."""
     if hint == Array:
         return array_of(value)
-    if Array in get_args(hint):  # tuple[Array, ...], Array | None
-        if value is None:
-            return None
-        return tuple(map(array_of, value)) if isinstance(value, list) and get_args(hint)[-1] is Ellipsis else array_of(value)
-    return value
+    if not isinstance(value, list):
+        raise ValueError(f"a list is wanted, not {type(value).__name__}")
+    if get_args(hint)[0] == Array:
+        return tuple(map(array_of, value))
+    if depth < 1 or not all(isinstance(one, Mapping) for one in value):
+        raise ValueError("a list of evidence is wanted")
+    return tuple(evidence_from(one, depth) for one in value)
 
 
 def array_of(value: Any) -> Array:
