@@ -16,6 +16,7 @@ from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Figure, Page, Section, Span, Table
 from harness.report.blocks import Row as Line
 from harness.report.collecting import Collected
+from harness.report.pages.sweeps import sweep_sections
 from harness.report.words import (
     ARROWS,
     anchor,
@@ -57,7 +58,7 @@ def make_page(found: Collected) -> Page:
     if not boards:
         lead = ("No attempt of a trial that measures quality is recorded yet; `harness run vision` makes some.",)
     filters = ("task", "device", "machine", "method")
-    sections = (*(board_section(found, board) for board in boards), *map(pool_section, found.pools))
+    sections = (*(board_section(found, board) for board in boards), *sweep_sections(boards), *map(pool_section, found.pools))
     return Page("leaderboard.html", "leaderboard", "Leaderboard", lead, sections, filters=filters, contents=len(boards) > 3)
 
 
