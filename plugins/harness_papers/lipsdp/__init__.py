@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness import Command, Learner, Paper, Params, Task, Track, hookimpl
-from harness_papers.lipsdp.claims import ARXIV, PAPER
+from harness_papers.lipsdp.claims import ARXIV, NSR, PAPER
 from harness_papers.lipsdp.nets import TASKS, RandomNet, TrainedNet, random_net_shape, trained_net_shape
 
 __all__ = [
@@ -20,12 +20,16 @@ HERE = "harness_papers.lipsdp"
 
 
 class SdpParams(Params):
-    """How the semidefinite program is solved. The bound is repaired and re-checked whatever the solver says."""
+    """How the semidefinite program is solved. The bound is proved anew, in float64, whatever the solver says."""
 
-    solver: Literal["clarabel", "scs"] = Field(
-        "clarabel", description="interior point (exact, slow) or first order (fast, rough)"
+    solver: Literal["ours", "clarabel", "scs"] = Field(
+        "ours", description="ours: barrier Newton that uses the structure; clarabel, scs: general, through cvxpy (an extra)"
     )
-    eps: float = Field(1e-8, gt=0, description="the solver's tolerance on gap and feasibility; for scs 1e-5 is usual")
+    eps: float = Field(
+        1e-6,
+        gt=0,
+        description="ours: the proved gap of rho, relative; clarabel, scs: their tolerance, 1e-8 and 1e-5 are usual",
+    )
 
 
 class SampleParams(Params):
@@ -36,9 +40,9 @@ class SampleParams(Params):
 
 
 class ExactParams(Params):
-    """The size up to which all slope patterns are tried."""
+    """The size up to which all patterns of slopes, swaps or reflections are tried."""
 
-    max_units: int = Field(16, ge=1, le=16, description="hidden units in all")
+    max_units: int = Field(16, ge=1, le=16, description="hidden units in all; groups of units: 2 to this many patterns")
 
 
 TRACK = Track(
@@ -60,8 +64,24 @@ METHODS = [
         summary="LipSDP, one multiplier per hidden layer: looser", source=ARXIV,
     ),
     Learner(
+        "lipsdp-nsr", "certify", f"{HERE}.method:solve_nsr", SdpParams,
+        summary="LipSDP-NSR in chained form, for GroupSort, MaxMin and Householder", source=NSR,
+    ),
+    Learner(
+        "nsr-full", "certify", f"{HERE}.method:solve_nsr_full", SdpParams,
+        summary="LipSDP-NSR with T, S and P: tighter, for small nets", source=NSR,
+    ),
+    Learner(
+        "nsr-null", "certify", f"{HERE}.method:solve_nsr_null", SdpParams,
+        summary="LipSDP-NSR where groups keep their sum exactly: tightest, for small nets", source=NSR,
+    ),
+    Learner(
+        "lipsdp-rr", "certify", f"{HERE}.method:solve_rr", SdpParams,
+        summary="baseline: LipSDP of MaxMin written as residual ReLU", source=NSR,
+    ),
+    Learner(
         "norm-product", "certify", f"{HERE}.method:solve_norm_product",
-        summary="baseline: the product of the layers' spectral norms", source="textbook",
+        summary="baseline: the product of the layers' norms, l2 or l-infinity", source="textbook",
     ),
     Learner(
         "sampled-lower-bound", "certify", f"{HERE}.method:solve_sampled", SampleParams,
@@ -69,7 +89,7 @@ METHODS = [
     ),
     Learner(
         "exact-masks", "certify", f"{HERE}.method:solve_exact", ExactParams,
-        summary="oracle for tiny nets: the largest norm over all slope patterns", source="textbook",
+        summary="oracle for tiny nets: the largest norm over all slope or swap patterns", source="textbook",
     ),
 ]  # fmt: skip
 

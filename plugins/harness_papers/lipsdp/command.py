@@ -148,8 +148,7 @@ def run_methods(
 
 def prove_row(found: Imported, one: Certificate) -> dict[str, Any]:
     """What the evidence proves: bound, kind, evidence, smallest eigenvalue; or status invalid, and why."""
-    from harness_papers.lipsdp.problems import Multipliers
-    from harness_papers.lipsdp.verify import min_eigenvalue, prove
+    from harness_papers.lipsdp.verify import OF_UNITS, margin, prove
 
     started = time.monotonic()
     try:
@@ -157,7 +156,7 @@ def prove_row(found: Imported, one: Certificate) -> dict[str, Any]:
     except (Invalid, Unsupported) as exc:
         return {"status": "invalid", "error": str(exc), "verified_s": time.monotonic() - started}
     evidence = one.solution.evidence
-    smallest = min_eigenvalue(found.network, proof.bound**2, evidence.t) if isinstance(evidence, Multipliers) else None
+    smallest = margin(found.network, proof.bound, evidence) if isinstance(evidence, OF_UNITS) else None
     return {
         "bound": proof.bound,
         "kind": proof.kind,

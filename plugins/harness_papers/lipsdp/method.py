@@ -1,47 +1,71 @@
-"""LipSDP: a certified Lipschitz bound of a network from a semidefinite program. NumPy; cvxpy is imported when it is needed.
+"""The methods of the track `certify`: certified Lipschitz bounds from semidefinite programs, and what they are compared with.
 
-Source: Fazlyab et al. 2019, arXiv:1906.04893, variants Neuron and Layer. LipSDP-Network is not offered: its coupled
-multipliers are not valid (tests/plugins/lipsdp/test_method.py holds the counter-example).
-Letters: W_k weights, k = 1..l; t_k >= 0 multipliers of hidden layer k; rho = L^2; [a, b] the slopes of the activation.
+Sources: LipSDP (Fazlyab et al. 2019, arXiv:1906.04893), variants Neuron and Layer; LipSDP-NSR and -RR (Pauli et al. 2024,
+arXiv:2401.14033). LipSDP-Network is not offered: its coupled multipliers are not valid (tests/plugins/lipsdp/test_method.py
+holds the counter-example).
+The programs and their solvers are in `solvers`; what they return counts only as far as `verify` proves it.
 Certificates are float64 whatever the trial's dtype: float32 has too few digits to check them.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
-from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import Diverged, Unsupported
+from harness import Invalid, Unsupported
 from harness_papers.lipsdp.activations import SLOPES, count_patterns, extreme_jacobians
-from harness_papers.lipsdp.problems import Array, Bound, Multipliers, Network, NormProduct, SlopeVertices
+from harness_papers.lipsdp.certificates import certificate, evidence_of
+from harness_papers.lipsdp.problems import Array, Bound, Network, NormProduct, OfUnits, PerOutput, SlopeVertices
 from harness_papers.lipsdp.sampling import norms, quotient, steepest_pair
+from harness_papers.lipsdp.solvers import barrier, forms, general
+from harness_papers.lipsdp.solvers.chain import ChainProgram
+from harness_papers.lipsdp.solvers.neuron import SlopeProgram
+from harness_papers.lipsdp.solvers.reductions import Scaled, scale
+from harness_papers.lipsdp.verify import margin, prove
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness_papers.lipsdp import ExactParams, SampleParams, SdpParams
 
-MEND = "pip install 'paper-harness-papers[certify]'"
-SOLVER_SHARE = 0.9  # of the seconds that are left: solvers look at the clock between iterations only, and the repair follows
 ROUND_UP = 1.0 + 1e-12  # on a finished claim: the scaling back and the square root round
+LARGEST_DENSE = 6000  # signed squares; their Gram matrix and its square are then 0.6 GB
 
 
 # What the track calls ---------------------------------------------------------------------------------------------------
 
 
 def solve_neuron(problem: Network, ctx: Any, params: SdpParams) -> Bound:
-    """LipSDP-Neuron: one multiplier per hidden unit. Raises Unsupported without cvxpy, Diverged if no numbers come back."""
-    return certify(problem, ctx, params, tied=False)
+    """LipSDP-Neuron: one multiplier per hidden unit. Raises Unsupported for groups of units, and without the solver."""
+    return certify(problem, ctx, params, "neuron")
 
 
 def solve_layer(problem: Network, ctx: Any, params: SdpParams) -> Bound:
     """LipSDP-Layer: one multiplier per hidden layer; looser. Raises as `solve_neuron`."""
-    return certify(problem, ctx, params, tied=True)
+    return certify(problem, ctx, params, "layer")
+
+
+def solve_nsr(problem: Network, ctx: Any, params: SdpParams) -> Bound:
+    """LipSDP-NSR in chained form (S = P = 0). Raises Unsupported for activations of single units."""
+    return certify(problem, ctx, params, "chain")
+
+
+def solve_nsr_full(problem: Network, ctx: Any, params: SdpParams) -> Bound:
+    """LipSDP-NSR with T, S and P, for small nets. Raises as `solve_nsr`, and for large nets."""
+    return certify(problem, ctx, params, "full")
+
+
+def solve_nsr_null(problem: Network, ctx: Any, params: SdpParams) -> Bound:
+    """LipSDP-NSR on the space where groups keep their sum: never looser than T, S, P. Raises as `solve_nsr_full`."""
+    return certify(problem, ctx, params, "null")
+
+
+def solve_rr(problem: Network, ctx: Any, params: SdpParams) -> Bound:
+    """LipSDP-RR, the baseline that writes MaxMin as residual ReLU. Raises Unsupported for all but MaxMin."""
+    return certify(problem, ctx, params, "residual")
 
 
 def solve_norm_product(problem: Network, ctx: Any, params: Any) -> Bound:
@@ -74,68 +98,32 @@ def solve_exact(problem: Network, ctx: Any, params: ExactParams) -> Bound:
     return Bound(largest_over_patterns(problem) * ROUND_UP, "upper", SlopeVertices())
 
 
-# The semidefinite program -------------------------------------------------------------------------------------------------
+# The semidefinite programs ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """A network with layers of norm 1 and at most n_1 inputs, for which the bound is `factor` times smaller.
+class Task:
+    """A batch of programs, one per output in l-infinity and one in l2, and strictly feasible points of them (batch, v)."""
 
-    norms: what each layer was divided by.
-    """
-
-    weights: tuple[Array, ...]
-    norms: tuple[float, ...]
-    alpha: float
-    beta: float
-
-    @property
-    def factor(self) -> float:
-        return float(np.prod(self.norms))
-
-    def unscale(self, t: list[Array]) -> tuple[Array, ...]:
-        """Multipliers of the network itself: layer k's grow with the square of what follows it."""
-        return tuple(layer * float(np.prod(self.norms[k + 1 :])) ** 2 for k, layer in enumerate(t))
+    program: Any
+    starts: list[Array]
 
 
 @dataclass(frozen=True)
-class Lmi:
-    """P(rho, t) = rho I at the first `inputs` places + constant + sum_i t_i G_i, (n, n). Feasible where P >= 0 and t >= 0.
+class Found:
+    """Feasible points (v,), one per output in l-infinity, and what the solver said: values and lower bounds of the optima."""
 
-    per_unit: the G_i as columns of a sparse (n^2, N) matrix. hidden: sizes of the layers that t (N,) runs through.
-    """
-
-    constant: Array
-    per_unit: Any
-    inputs: int
-    hidden: tuple[int, ...]
-
-    def matrix(self, rho: float, t: Array) -> Array:
-        return self.constant + (self.per_unit @ t).reshape(self.constant.shape) + rho * self.corner
-
-    @property
-    def corner(self) -> Array:
-        """The matrix that rho multiplies."""
-        return np.diag((np.arange(len(self.constant)) < self.inputs).astype(np.float64))
-
-    def by_layer(self, t: Array) -> list[Array]:
-        return np.split(t, np.cumsum(self.hidden)[:-1])
-
-
-@dataclass(frozen=True)
-class SdpResult:
-    """What the solver said. t: (N,), >= 0. value: its rho, not yet a bound of anything."""
-
-    t: Array
-    value: float
-    status: str
+    points: list[Array]
+    values: list[float]
+    lower: list[float]
     iterations: int
+    status: str
+    share: float = 0.0
 
 
-def certify(problem: Network, ctx: Any, params: SdpParams, tied: bool) -> Bound:
-    """Scale, solve, repair, and keep the certificate. The norm product is offered first, should the budget end the solver."""
-    if problem.grouped or problem.norm != "l2":
-        raise Unsupported(f"LipSDP by slopes is for {sorted(SLOPES)} in l2; got {problem.activation!r} in {problem.norm!r}")
+def certify(problem: Network, ctx: Any, params: SdpParams, kind: str) -> Bound:
+    """Scale, solve, prove, and keep the certificate. The norm product is offered first, should the budget end the solver."""
+    check_kind(problem, kind)
     product = solve_norm_product(problem, ctx, params)
     if not problem.hidden or not all(weight.any() for weight in problem.weights):
         return product  # nothing to optimise: the product is the constant itself
@@ -143,175 +131,121 @@ def certify(problem: Network, ctx: Any, params: SdpParams, tied: bool) -> Bound:
     ctx.offer(product)
     with ctx.region("certificate"):
         scaled = scale(problem)
-        lmi = make_lmi(scaled)
-        ctx.spend()  # ends here if building the problem has used up the budget
-        result = solve_sdp(lmi, params, tied, ctx.left)
-        ctx.spend(solver_iterations=result.iterations)
-        rho, t, share = repair(lmi, result.t, interior_multipliers(scaled))
-    evidence = Multipliers(scaled.unscale(lmi.by_layer(t)))
-    bound = scaled.factor * sqrt(rho) * ROUND_UP
+        tasks = make_tasks(problem, scaled, kind)
+        ctx.spend()  # ends here if building the programs has used up the budget
+        found = find(problem, tasks, params, ctx.left)
+        ctx.spend(solver_iterations=found.iterations)
+        evidence = evidence_of(problem, kind, scaled, tasks[0].program, found.points)
+        cost = tasks[0].program.cost
+        claim = scaled.factor * float(np.sqrt(max(x @ cost for x in found.points))) * ROUND_UP
+        proved = prove_or_none(problem, claim, evidence)
+    lower = scaled.factor * float(np.sqrt(max(found.lower)))
     ctx.log(
-        solver_status=result.status,
-        solver_bound=scaled.factor * sqrt(max(result.value, 0.0)),
-        over_solver_bound=sqrt(rho / result.value) - 1.0 if result.value > 0 else inf,
-        interior_share=share,
+        solver_status=found.status if proved else "not proved",
+        solver_bound=scaled.factor * float(np.sqrt(max(*found.values, 0.0))),
+        program_lower_bound=lower,
+        over_lower_bound=proved.bound / lower - 1.0 if proved and lower > 0 else inf,
+        interior_share=found.share,
     )
-    smallest = float(np.linalg.eigvalsh(lmi.matrix(rho, t))[0])
-    ctx.save("certificate.json", certificate(problem, bound, evidence, params, result.status, smallest), "application/json")
-    return Bound(bound, "upper", evidence)
+    if not proved or (found.status != "optimal" and proved.bound > product.bound):  # stopped early
+        return product
+    smallest = margin(problem, proved.bound, evidence)
+    said = {"solver": params.solver, "solver_eps": params.eps, "solver_status": found.status, "program_lower_bound": lower}
+    ctx.save("certificate.json", certificate(problem, proved.bound, evidence, smallest, said), "application/json")
+    return proved
 
 
-def scale(problem: Network) -> Scaled:
-    """Exact reductions: the triangular factor of W_1^T for W_1 where inputs outnumber units; each layer over its norm."""
-    first = problem.weights[0]
-    if first.shape[1] > first.shape[0]:
-        first = np.linalg.qr(first.T, mode="r").T  # W_1 = R^T Q^T, and Q^T changes no norm
-    weights = (first, *problem.weights[1:])
-    norms = tuple(float(np.linalg.norm(weight, 2)) for weight in weights)
-    return Scaled(tuple(w / norm for w, norm in zip(weights, norms, strict=True)), norms, problem.alpha, problem.beta)
+def check_kind(problem: Network, kind: str) -> None:
+    """Raises Unsupported where the constraints say nothing about the activation, or the net is too large for this kind."""
+    if kind in ("neuron", "layer"):
+        if problem.grouped:
+            raise Unsupported(f"LipSDP by slopes is for {sorted(SLOPES)}; got {problem.activation!r}; use lipsdp-nsr")
+        return
+    if not problem.grouped:
+        raise Unsupported(f"this method is for groupsort and householder; got {problem.activation!r}; use lipsdp-neuron")
+    if kind == "residual" and (problem.activation, problem.group) != ("groupsort", 2):
+        raise Unsupported(f"LipSDP-RR is for MaxMin; got {problem.activation!r} in groups of {problem.group}")
+    if kind != "chain" and 3 * problem.units > LARGEST_DENSE:
+        raise Unsupported(f"this method is for small nets, up to {LARGEST_DENSE // 3} units; got {problem.units}")
 
 
-def make_lmi(scaled: Scaled) -> Lmi:
-    """The LMI of a network, unit by unit; `verify` assembles the same matrix from blocks.
-
-    G_i = 2ab w w^T - (a+b) (w e^T + e w^T) + 2 e e^T, with w the unit's row of weights at the units before it and e
-    its own place.
-    """
-    from scipy import sparse
-
-    a, b, last = scaled.alpha, scaled.beta, scaled.weights[-1]
-    starts = np.cumsum([0, *(weight.shape[1] for weight in scaled.weights)])
-    n = int(starts[-1])
-    columns = []
-    for weight, before, here in zip(scaled.weights[:-1], starts[:-2], starts[1:-1], strict=True):
-        for i, row in enumerate(weight):
-            w = sparse.csc_array((row, (np.arange(before, before + len(row)), np.zeros(len(row), int))), shape=(n, 1))
-            e = sparse.csc_array(([1.0], ([here + i], [0])), shape=(n, 1))
-            g = 2 * a * b * (w @ w.T) - (a + b) * (w @ e.T + e @ w.T) + 2 * (e @ e.T)
-            columns.append(g.reshape((n * n, 1)))
-    constant = np.zeros((n, n))
-    constant[starts[-2] :, starts[-2] :] = -last.T @ last
-    hidden = tuple(weight.shape[0] for weight in scaled.weights[:-1])
-    return Lmi(constant, sparse.hstack(columns, format="csc"), scaled.weights[0].shape[1], hidden)
+def make_tasks(problem: Network, scaled: Scaled, kind: str) -> list[Task]:
+    """The chain is one batch of all outputs; of the others each output is a program of its own."""
+    if kind == "chain":
+        chain = ChainProgram(problem, scaled)
+        return [Task(chain, chain.starts())]
+    if problem.norm == "l2":
+        return [make_task(problem, scaled, kind)]
+    rows = [replace(scaled, weights=(*scaled.weights[:-1], row[None])) for row in scaled.weights[-1]]
+    return [make_task(problem, row, kind) for row in rows]
 
 
-def solve_sdp(lmi: Lmi, params: SdpParams, tied: bool, left: Callable[[str], float]) -> SdpResult:
-    """Minimise rho over t >= 0 with P(rho, t) >= 0. One thread; left: clock -> what is left of it, where the solver stops."""
-    cp = import_cvxpy(params.solver)
-    n, layers = len(lmi.constant), len(lmi.hidden)
-    rho, free = cp.Variable(), cp.Variable(layers if tied else sum(lmi.hidden), nonneg=True)
-    t = np.repeat(np.eye(layers), lmi.hidden, axis=0) @ free if tied else free
-    matrix = cp.reshape(lmi.per_unit @ t, (n, n), order="F") + rho * lmi.corner + lmi.constant
-    task = cp.Problem(cp.Minimize(rho), [matrix >> 0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "may be inaccurate": the repair decides that, and the status is logged
-        try:
-            task.get_problem_data(params.solver.upper())  # cvxpy keeps it for `solve`; its seconds belong before the limit
-            task.solve(solver=params.solver.upper(), **solver_options(params, left))
-        except cp.error.SolverError as exc:
-            raise Diverged(f"{params.solver} failed on an LMI of size {n}: {exc}") from exc
-    if t.value is None or not np.isfinite(t.value).all():
-        raise Diverged(f"{params.solver} ended with status {task.status!r} and no multipliers on an LMI of size {n}")
-    return SdpResult(np.maximum(t.value, 0.0), float(rho.value), task.status, int(task.solver_stats.num_iters or 0))
+def make_task(problem: Network, scaled: Scaled, kind: str) -> Task:
+    """One program."""
+    groups = [size // problem.group for size in problem.hidden]
+    if kind in ("neuron", "layer"):
+        slopes = SlopeProgram(scaled, kind == "layer", problem.weights[0].shape[1] if problem.norm == "linf" else 1)
+        return Task(slopes, slopes.starts())
+    if kind == "null":
+        return Task(forms.null_space(problem, scaled), [forms.sorting_start(problem, groups)])
+    if kind == "full":
+        return Task(forms.full(problem, scaled), [forms.sorting_start(problem, [2 * count for count in groups])])
+    return Task(forms.residual(problem, scaled), [forms.residual_start(problem)])
 
 
-def import_cvxpy(solver: str) -> Any:
-    """cvxpy, if it is there and has the solver; else Unsupported with the mend."""
+def find(problem: Network, tasks: list[Task], params: SdpParams, left: Callable[[str], float]) -> Found:
+    """Solve all programs with the solver asked for, within what is left of the clocks; the iterations add up."""
+    parts: list[Found] = []
+    for done, task in enumerate(tasks):
+        used = sum(part.iterations for part in parts)
+        share = 1.0 / (len(tasks) - done)  # of the seconds
+        rest = lambda clock, used=used, share=share: left(clock) * share if clock == "wall_s" else left(clock) - used  # noqa: E731
+        parts.append(ours(task, params, rest) if params.solver == "ours" else generals(problem, task, params, rest))
+    return Found(
+        [x for part in parts for x in part.points],
+        [value for part in parts for value in part.values],
+        [value for part in parts for value in part.lower],
+        sum(part.iterations for part in parts),
+        next((part.status for part in parts if part.status != "optimal"), "optimal"),
+        max(part.share for part in parts),
+    )
+
+
+def ours(task: Task, params: SdpParams, left: Callable[[str], float]) -> Found:
+    """The barrier method: each iterate is feasible, so wherever the clocks end it there is a certificate."""
+    steps, seconds = left("solver_iterations"), left("wall_s")
+    spare = (1.0 - general.SOLVER_SHARE) * seconds if isfinite(seconds) else -inf
+
+    def go_on(done: int) -> bool:
+        return done < steps and left("wall_s") > spare
+
+    path = barrier.solve(task.program, task.starts, params.eps, go_on)
+    return Found(list(path.x), list(path.x @ task.program.cost), list(path.lower), path.steps, path.status)
+
+
+def generals(problem: Network, task: Task, params: SdpParams, left: Callable[[str], float]) -> Found:
+    """Clarabel or SCS, each program of the batch after the other, repaired. They prove no lower bound."""
+    heads = problem.weights[0].shape[1] if problem.norm == "linf" else 1
+    points, values, iterations, statuses, shares = [], [], 0, [], []
+    for row, interior in enumerate(barrier.cheapest(task.starts, task.program.cost)):
+        rest = lambda clock, used=iterations: left(clock) - (used if clock == "solver_iterations" else 0)  # noqa: E731
+        answer = general.solve_conic(task.program, row, params.solver, params.eps, rest)
+        point, share = general.repair(task.program, row, answer.x, interior, heads)
+        points.append(point)
+        values.append(answer.value)
+        iterations += answer.iterations
+        statuses.append(answer.status)
+        shares.append(share)
+    status = next((status for status in statuses if status != "optimal"), "optimal")
+    return Found(points, values, [0.0] * len(points), iterations, status, max(shares))
+
+
+def prove_or_none(problem: Network, claim: float, evidence: OfUnits | PerOutput) -> Bound | None:
+    """The bound that the multipliers prove, at most 1 % of rho above the claim; None where they do not."""
     try:
-        import cvxpy
-    except ImportError as exc:
-        raise Unsupported(f"LipSDP needs cvxpy, which is not installed; {MEND}") from exc
-    if solver.upper() not in cvxpy.installed_solvers():
-        raise Unsupported(f"cvxpy has no solver {solver!r} here; {MEND}")
-    return cvxpy
-
-
-def solver_options(params: SdpParams, left: Callable[[str], float]) -> dict[str, Any]:
-    """The solver's own words for tolerance, time and iterations."""
-    left_s, left_iterations = left("wall_s") * SOLVER_SHARE, left("solver_iterations")
-    if params.solver == "scs":
-        options: dict[str, Any] = {
-            "eps_abs": params.eps,
-            "eps_rel": params.eps,
-            "max_iters": int(min(left_iterations, 100_000)),
-        }
-        return options | ({"time_limit_secs": left_s} if isfinite(left_s) else {})
-    options = {f"tol_{what}": params.eps for what in ("gap_abs", "gap_rel", "feas")}
-    options |= {"max_iter": int(min(left_iterations, 500)), "max_threads": 1}
-    return options | ({"time_limit": left_s} if isfinite(left_s) else {})
-
-
-# The repair: multipliers of a solver are feasible only up to its tolerance ------------------------------------------------
-
-
-def repair(lmi: Lmi, t: Array, interior: Array) -> tuple[float, Array, float]:
-    """(rho, multipliers, share of `interior` in them): strictly feasible, as near to the solver's as pays.
-
-    The LMI is affine, so mixing in a share of strictly feasible multipliers makes up for any violation of the solver's, and
-    the smallest rho for given t is an eigenvalue problem. The share that gives the smallest rho is taken; share = 1 is always
-    feasible, so every stop of a solver, early ones too, leaves a certificate.
-    """
-    shares = (0.0, *(10.0**-k for k in range(12, 0, -1)), 1.0)
-    tried = [(smallest_rho(lmi, (1.0 - share) * t + share * interior), share) for share in shares]
-    rho, share = min(tried)
-    return rho, (1.0 - share) * t + share * interior, share
-
-
-def interior_multipliers(scaled: Scaled) -> Array:
-    """Multipliers (N,) that satisfy the LMI with room: those of the norm product, each layer's a tenth above what it needs.
-
-    s_k (b^2 |W_k z_{k-1}|^2 - |z_k|^2) exceeds the constraint with t_k = s_k b / (b - a) for every z (the difference is a
-    square), so s_k > b^2 s_{k+1} ||W_{k+1}||^2 and s_{l-1} > ||W_l||^2 suffice; the norms are 1 here.
-    """
-    s, made = 1.1, []
-    for weight in reversed(scaled.weights[:-1]):
-        made.append(np.full(weight.shape[0], s * scaled.beta / (scaled.beta - scaled.alpha)))
-        s *= 1.1 * scaled.beta**2
-    return np.concatenate(made[::-1])
-
-
-def smallest_rho(lmi: Lmi, t: Array) -> float:
-    """The least rho with P(rho, t) >= 0, by the Schur complement of the hidden block; inf where that is not safely > 0."""
-    p, inputs = lmi.matrix(0.0, t), lmi.inputs
-    diagonal = np.diag(p)[inputs:]
-    if not (diagonal > 0).all():
-        return inf
-    unit = 1.0 / np.sqrt(diagonal)
-    # The margin is what a check in float64 loses: about n rounding errors of each of n pivots.
-    margin = 1e-12 + 8e-15 * len(p) ** 2
-    block = p[inputs:, inputs:] * unit[:, None] * unit[None, :] - margin * np.eye(len(unit))
-    try:
-        factor = np.linalg.cholesky(block)
-    except np.linalg.LinAlgError:
-        return inf
-    half = np.linalg.solve(factor, unit[:, None] * p[inputs:, :inputs])
-    rho = float(np.linalg.eigvalsh(half.T @ half - p[:inputs, :inputs])[-1])
-    return rho * (1.0 + 4 * margin) if rho > 0 else inf
-
-
-def certificate(
-    problem: Network, bound: float, evidence: Multipliers, params: SdpParams, status: str, smallest: float
-) -> bytes:
-    """All that a third party needs besides the weights to check the bound. Floats are read back exactly.
-
-    smallest: the smallest eigenvalue of the LMI with these multipliers and this rho, in the units of the scaled network.
-    """
-    content = {
-        "schema": "harness_papers.lipsdp/certificate/1",
-        "sizes": [problem.weights[0].shape[1], *(weight.shape[0] for weight in problem.weights)],
-        "activation": problem.activation,
-        "alpha": problem.alpha,
-        "beta": problem.beta,
-        "norm": problem.norm,
-        "bound": bound,
-        "rho": bound**2,
-        "multipliers": [layer.tolist() for layer in evidence.t],
-        "min_eigenvalue_scaled": smallest,
-        "solver": params.solver,
-        "solver_eps": params.eps,
-        "solver_status": status,
-    }
-    return json.dumps(content, indent=1, allow_nan=False).encode()
+        return Bound(prove(problem, Bound(claim, "upper", evidence)).bound, "upper", evidence)
+    except Invalid:
+        return None
 
 
 # The oracle for tiny nets -------------------------------------------------------------------------------------------------

@@ -20,11 +20,16 @@ __all__ = [
     "Array",
     "Bound",
     "Evidence",
+    "GroupMultipliers",
     "LipschitzBound",
     "Multipliers",
     "Network",
     "NormProduct",
+    "NullSpaceMultipliers",
+    "OfUnits",
+    "PerOutput",
     "PointPair",
+    "ResidualMultipliers",
     "SlopeVertices",
     "network",
 ]
@@ -160,6 +165,45 @@ class Multipliers:
 
 
 @dataclass(frozen=True)
+class GroupMultipliers:
+    """Evidence of an upper bound for groups of units: LipSDP-NSR, one array (n_k / group,) per hidden layer in each field.
+
+    T = lam I + gamma K^T K, P = nu K^T K, S = tau K^T K in each group, K what the activation keeps: the sum of a sorted group,
+    v_j x_i - v_i x_j for all i < j of a group reflected along v. lam >= 0. The chain is nu = tau = 0.
+    """
+
+    lam: tuple[Array, ...]
+    gamma: tuple[Array, ...]
+    nu: tuple[Array, ...]
+    tau: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class NullSpaceMultipliers:
+    """Evidence of an upper bound for groups of units: lam of LipSDP-NSR on the space where K z_k = K W_k z_{k-1} holds."""
+
+    lam: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class ResidualMultipliers:
+    """Evidence of an upper bound for MaxMin as residual ReLU: t (n_k,) >= 0, of relu(x_1 - x_2) and relu(x_2 - x_1) in turn."""
+
+    t: tuple[Array, ...]
+
+
+OfUnits = Multipliers | GroupMultipliers | NullSpaceMultipliers | ResidualMultipliers
+
+
+@dataclass(frozen=True)
+class PerOutput:
+    """Evidence of an upper bound in l-infinity: for each output mu (n_0,) >= 0 of the inputs, and multipliers of the units."""
+
+    mu: tuple[Array, ...]
+    rows: tuple[OfUnits, ...]
+
+
+@dataclass(frozen=True)
 class NormProduct:
     """Evidence of an upper bound that needs none: the product of the layers' norms."""
 
@@ -181,7 +225,7 @@ class PointPair:
     y: Array
 
 
-Evidence = Multipliers | NormProduct | SlopeVertices | PointPair
+Evidence = OfUnits | PerOutput | NormProduct | SlopeVertices | PointPair
 
 
 @runtime_checkable

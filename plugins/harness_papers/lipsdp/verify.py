@@ -1,14 +1,7 @@
-"""What the evidence of a Lipschitz bound proves, in float64 with its rounding accounted for. Shares no code with the solver.
+"""What the evidence of a Lipschitz bound proves, in float64 with its rounding accounted for. Shares no code with the solvers.
 
-Rounding. u = 2^-53; gamma(m) = m u / (1 - m u) bounds the relative error of a sum of m products in any order (Higham).
-- The LMI P is assembled as P^; |P^ - P| <= gamma(m) |P|abs entrywise, where |P|abs is assembled from absolute values and m
-  covers the longest sum. So ||P^ - P||_2 <= gamma(m) || |P|abs ||_F.
-- If a floating-point Cholesky factorisation of P^ - c I runs to its end, then lambda_min(P^ - c I) >= -gamma'(n) trace, with
-  gamma'(n) = gamma(n+1) / (1 - gamma(n+1)) (Rump, "Verification of positive definiteness", BIT 46, 2006; the bound holds
-  for any order of summation, hence for LAPACK's blocked code; we double n for reciprocals of pivots).
-- So c = gamma' trace + gamma(m) || |P|abs ||_F (plus the rounding of the subtraction) makes success a proof of P > 0.
-Both are applied to D P D, with D powers of two that bring the diagonal into [1, 4): that scaling is exact and makes the
-slack relative to each unit's own size.
+`inequalities` writes the inequalities down again from the weights and the multipliers, with a bound of what rounding did to
+them; `definite` decides whether the exact matrices are positive definite for sure.
 """
 
 from __future__ import annotations
@@ -16,24 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice, permutations, product
-from math import factorial, inf, nextafter, prod, sqrt
+from math import factorial, inf, prod, sqrt
 from typing import Any
 
 import numpy as np
 
 from harness import Invalid, Unsupported
+from harness_papers.lipsdp.definite import U, gamma, is_surely_positive_definite, smallest_eigenvalue, up
+from harness_papers.lipsdp.inequalities import checked, write_down
 from harness_papers.lipsdp.problems import (
     LEAK,
     Array,
+    GroupMultipliers,
     LipschitzBound,
     Multipliers,
     Network,
     NormProduct,
+    NullSpaceMultipliers,
+    OfUnits,
+    PerOutput,
     PointPair,
+    ResidualMultipliers,
     SlopeVertices,
 )
 
-U = 2.0**-53
+OF_UNITS = (Multipliers, GroupMultipliers, NullSpaceMultipliers, ResidualMultipliers, PerOutput)
 REPAIRS = (0.0, *(10.0**-k for k in range(14, 1, -1)))  # relative growth of rho = L^2 that is tried: 0, 1e-14, ..., 1e-2
 MAX_VERTICES = 1 << 16
 
@@ -62,7 +62,7 @@ def prove(network: Network, solution: LipschitzBound) -> Proof:
     proves, prover = EVIDENCE[type(evidence)]
     if kind != proves:
         raise Invalid(f"kind={kind!r}, but {type(evidence).__name__} proves {proves} bounds only")
-    if isinstance(evidence, Multipliers):
+    if type(evidence) in OF_UNITS:
         return prove_multipliers(network, claim, evidence)
     return compare(claim, prover(network, evidence), proves)
 
@@ -75,102 +75,81 @@ def compare(claim: float, proved: float, kind: str) -> Proof:
     return Proof(kind, proved, max(gap, 0.0))
 
 
-def prove_multipliers(network: Network, claim: float, evidence: Multipliers) -> Proof:
-    """The least tried rho >= claim^2 with which the multipliers satisfy the LMI. Raises Invalid if 1 % more is not enough."""
-    t = checked_multipliers(network, evidence)
-    start = up(claim * claim)
-    for repair in REPAIRS:
-        rho = up(start * (1.0 + repair))
-        with np.errstate(over="ignore", invalid="ignore"):  # huge multipliers: what is not finite is not proved
-            holds = is_surely_positive_definite(*lmi(network, rho, t))
-        if holds:
-            bound = up(sqrt(rho))
-            return Proof("upper", bound, bound / claim - 1.0 if claim else 0.0)
-    smallest = min_eigenvalue(network, up(start * (1.0 + REPAIRS[-1])), t)
-    raise Invalid(
-        f"the multipliers do not prove L <= {claim!r}: with rho = L^2 raised by {REPAIRS[-1]:.0%} the smallest eigenvalue of "
-        f"the scaled LMI is {smallest:.3g}"
-    )
+def prove_multipliers(network: Network, claim: float, evidence: OfUnits | PerOutput) -> Proof:
+    """The least tried rho with which the multipliers satisfy their inequalities. Raises Invalid if 1 % more is not enough.
+
+    rho is L^2 in l2 and L in l-infinity.
+    """
+    evidence, linf = checked_multipliers(network, evidence), network.norm == "linf"
+    start = claim if linf else up(claim * claim)
+    parts, first = rows_of(evidence), 0
+    for part in parts:  # what one output needs, the others may have
+        first = next((i for i in range(first, len(REPAIRS)) if holds(network, part, up(start * (1.0 + REPAIRS[i])))), -1)
+        if first < 0:
+            smallest = min_eigenvalue(network, up(start * (1.0 + REPAIRS[-1])), part)
+            raise Invalid(
+                f"the multipliers do not prove L <= {claim!r}: with rho = {'L' if linf else 'L^2'} raised by {REPAIRS[-1]:.0%} "
+                f"the smallest eigenvalue of the scaled LMI is {smallest:.3g}"
+            )
+    rho = up(start * (1.0 + REPAIRS[first]))
+    bound = rho if linf else up(sqrt(rho))
+    return Proof("upper", bound, bound / claim - 1.0 if claim else 0.0)
 
 
-def checked_multipliers(network: Network, evidence: Multipliers) -> tuple[Array, ...]:
-    """float64 copies of the multipliers. Raises Invalid for a wrong shape, a negative or a non-finite number."""
-    if network.grouped or network.norm != "l2":
-        raise Invalid(f"multipliers of single units prove nothing about {network.activation!r} in {network.norm!r}")
-    t = tuple(np.array(layer, dtype=np.float64) for layer in evidence.t)
-    shapes = tuple(layer.shape for layer in t)
-    if shapes != tuple((size,) for size in network.hidden):
-        raise Invalid(f"multipliers of shapes {shapes}; the hidden layers have sizes {network.hidden}")
-    if not all(np.isfinite(layer).all() and (layer >= 0).all() for layer in t):
-        raise Invalid("multipliers must be finite and >= 0; a negative one turns the constraint on its unit around")
-    return t
+Part = tuple[OfUnits, Array | None, int | None]  # what `write_down` takes: multipliers, mu, output
+
+
+def rows_of(evidence: OfUnits | PerOutput) -> list[Part]:
+    if not isinstance(evidence, PerOutput):
+        return [(evidence, None, None)]
+    return [(of_units, mu, row) for row, (of_units, mu) in enumerate(zip(evidence.rows, evidence.mu, strict=True))]
+
+
+def holds(network: Network, part: Part, rho: float) -> bool:
+    """Whether all inequalities are proved with this rho. What is not finite, with huge multipliers, is not proved."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(is_surely_positive_definite(*one) for one in write_down(network, part[0], rho, part[1], part[2]))
+
+
+def min_eigenvalue(network: Network, rho: float, part: Part) -> float:
+    """The smallest eigenvalue over all inequalities, each scaled to a diagonal in [1, 4) where it is positive."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return min(smallest_eigenvalue(one[0]) for one in write_down(network, part[0], rho, part[1], part[2]))
+
+
+def margin(network: Network, bound: float, evidence: OfUnits | PerOutput) -> float:
+    """The smallest eigenvalue with this bound, for the record."""
+    checked = checked_multipliers(network, evidence)
+    rho = bound if network.norm == "linf" else bound * bound
+    return min(min_eigenvalue(network, rho, part) for part in rows_of(checked))
+
+
+def checked_multipliers(network: Network, evidence: OfUnits | PerOutput) -> OfUnits | PerOutput:
+    """float64 copies. Raises Invalid for the other norm, the wrong activation or shape, a negative or a non-finite number."""
+    if (network.norm == "linf") != isinstance(evidence, PerOutput):
+        raise Invalid(
+            f"{type(evidence).__name__} prove nothing in {network.norm!r}: PerOutput is for l-infinity, the others l2"
+        )
+    if not isinstance(evidence, PerOutput):
+        return checked(network, evidence)
+    outputs, inputs = network.weights[-1].shape[0], network.weights[0].shape[1]
+    mu = tuple(np.array(of, dtype=np.float64) for of in evidence.mu)
+    if len(mu) != outputs or len(evidence.rows) != outputs or any(of.shape != (inputs,) for of in mu):
+        raise Invalid(
+            f"multipliers for {len(mu)} and {len(evidence.rows)} outputs; the network has {outputs}, of {inputs} inputs"
+        )
+    if not all(np.isfinite(of).all() and (of >= 0).all() for of in mu):
+        raise Invalid("mu must be finite and >= 0")
+    return PerOutput(mu, tuple(checked(network, of) for of in evidence.rows))
 
 
 def lmi(network: Network, rho: float, t: tuple[Array, ...]) -> tuple[Array, Array, int]:
-    """(P^, |P|abs, m): P >= 0 proves L^2 <= rho; |P|abs has the same sums of absolute values; m = longest sum.
+    """(P^, |P|abs, m) of LipSDP by slopes in l2: P >= 0 proves L^2 <= rho.
 
     For differences z_0, ..., z_{l-1} of the input and of the post-activations,
     z^T P z = rho |z_0|^2 - |W_l z_{l-1}|^2 - 2 sum_k sum_i t_ki (z_ki - alpha (W_k z_{k-1})_i) (beta (W_k z_{k-1})_i - z_ki).
     """
-    exact = assemble(network.weights, rho, t, network.alpha * network.beta, -(network.alpha + network.beta), -1.0)
-    sizes = tuple(abs(weight) for weight in network.weights)
-    magnitude = assemble(sizes, rho, t, abs(network.alpha * network.beta), abs(network.alpha) + abs(network.beta), 1.0)
-    # Twelve covers what surrounds the sums: a product with t, one with a constant that is itself rounded, additions of blocks.
-    return exact, magnitude, max(weight.shape[0] for weight in network.weights) + 12
-
-
-def assemble(weights: tuple[Array, ...], rho: float, t: tuple[Array, ...], square: float, cross: float, last: float) -> Array:
-    """The block-tridiagonal matrix: rho I, 2 square W_k^T T_k W_k and 2 T_k on, cross T_k W_k below, last W_l^T W_l."""
-    edges = np.cumsum([0, *(weight.shape[1] for weight in weights)])
-    where = [slice(edges[k], edges[k + 1]) for k in range(len(weights))]
-    p = np.zeros((edges[-1], edges[-1]))
-    p[where[0], where[0]] = rho * np.eye(edges[1])
-    for before, here, weight, multiplier in zip(where[:-1], where[1:], weights[:-1], t, strict=True):
-        scaled = multiplier[:, None] * weight
-        p[before, before] += 2.0 * square * (weight.T @ scaled)
-        p[here, before] = cross * scaled
-        p[before, here] = cross * scaled.T
-        p[here, here] = 2.0 * np.diag(multiplier)
-    p[where[-1], where[-1]] += last * (weights[-1].T @ weights[-1])
-    return p
-
-
-def is_surely_positive_definite(p: Array, p_abs: Array, longest_sum: int) -> bool:
-    """True only if the exact matrix that p rounds is positive definite; see the module. False may mean: too close to call."""
-    scaled = scale_to_unit_diagonal(p)
-    if scaled is None:
-        return False
-    matrix, scale = scaled
-    assembly = gamma(longest_sum) * float(np.linalg.norm(p_abs * scale[:, None] * scale[None, :]))
-    n, trace = len(matrix), float(np.trace(matrix))
-    cholesky = gamma(2 * n + 8) / (1.0 - gamma(2 * n + 8)) * trace
-    slack = (cholesky + assembly + 8 * U) * 1.001  # 8 u >= the rounding of the subtraction below, as the diagonal is < 4
-    if not slack < inf:
-        return False
-    try:
-        factor = np.linalg.cholesky(matrix - slack * np.eye(n))
-    except np.linalg.LinAlgError:
-        return False
-    return bool(np.isfinite(factor).all())  # some LAPACKs run to the end on NaN
-
-
-def min_eigenvalue(network: Network, rho: float, t: tuple[Array, ...]) -> float:
-    """Smallest eigenvalue of the LMI after scaling its diagonal to [1, 4); of the LMI itself if a diagonal entry is <= 0."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        p = lmi(network, rho, t)[0]
-    if not np.isfinite(p).all():
-        return -inf
-    scaled = scale_to_unit_diagonal(p)
-    return float(np.linalg.eigvalsh(p if scaled is None else scaled[0])[0])
-
-
-def scale_to_unit_diagonal(p: Array) -> tuple[Array, Array] | None:
-    """(D P D, diagonal of D), D powers of two and the diagonal in [1, 4); None if an entry of the diagonal is not > 0."""
-    diagonal = np.diag(p)
-    if not (np.isfinite(p).all() and (diagonal > 0).all()):
-        return None
-    scale = np.exp2(-np.floor(np.log2(diagonal) / 2.0))
-    return p * scale[:, None] * scale[None, :], scale
+    return write_down(network, Multipliers(t), rho, None, None)[0]
 
 
 def norm_product(network: Network, evidence: NormProduct | None = None) -> float:
@@ -297,18 +276,8 @@ def activate(name: str, x: Array) -> Array:
     raise Unsupported(f"activation {name!r} cannot be evaluated")
 
 
-def gamma(m: int) -> float:
-    """Relative error bound of a sum of m products."""
-    return m * U / (1.0 - m * U)
-
-
-def up(x: float) -> float:
-    """A number surely at least as large as the exact one that x rounds."""
-    return nextafter(x, inf)
-
-
 EVIDENCE: dict[type, tuple[str, Callable[..., Any]]] = {
-    Multipliers: ("upper", prove_multipliers),
+    **dict.fromkeys(OF_UNITS, ("upper", prove_multipliers)),
     NormProduct: ("upper", norm_product),
     SlopeVertices: ("upper", vertex_maximum),
     PointPair: ("lower", pair_quotient),

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness_papers.lipsdp import SdpParams, method, verify
+from harness_papers.lipsdp import SdpParams, definite, inequalities, method, verify
 from harness_papers.lipsdp.problems import Bound, Multipliers, Network, NormProduct, PointPair, SlopeVertices, network
+from harness_papers.lipsdp.solvers.neuron import SlopeProgram
+from harness_papers.lipsdp.solvers.reductions import Scaled
 from harness_papers.lipsdp.tasks import random_network
 from harness_papers.lipsdp.verify import is_surely_positive_definite, lmi, norm_product, pair_quotient, prove
 from hypothesis import given, settings
@@ -309,22 +311,24 @@ def test_the_norm_product_is_rounded_upwards():
 
 
 def test_verification_shares_no_code_with_the_solver():
-    """A mistake in the LMI of the method must not be made again in its check."""
+    """A mistake in the LMI of the method must not be made again in its check: what is imported stays inside the checker."""
     import ast
     import inspect
 
-    tree = ast.parse(inspect.getsource(verify))
-    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-
-    assert {name for name in imported if name.startswith("harness")} == {"harness", "harness_papers.lipsdp.problems"}
+    checker = {f"harness_papers.lipsdp.{name}" for name in ("definite", "inequalities")}
+    for module in (verify, inequalities, definite):
+        tree = ast.parse(inspect.getsource(module))
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        ours = {name for name in imported if name.startswith("harness")}
+        assert ours <= {"harness", "harness_papers.lipsdp.problems", *checker}, module.__name__
 
 
 def test_the_two_lmis_are_the_same_matrix():
-    """Unit by unit in the method, block by block in the check, after undoing the scaling."""
+    """Block by block in the solver and in the check, which share no line, after undoing the scaling."""
     net = card_net("3-5-4-2", "leaky_relu")
-    scaled = method.Scaled(net.weights, (1.0,) * 3, net.alpha, net.beta)
+    program = SlopeProgram(Scaled(net.weights, (1.0,) * 3, net.alpha, net.beta), False, 1)
     t = (abs(normal(1, 5)), abs(normal(2, 4)))
 
-    ours = method.make_lmi(scaled).matrix(2.0, np.concatenate(t))
+    (ours,) = program.matrices(np.concatenate([[2.0], *t]), 0)
 
     np.testing.assert_allclose(ours, lmi(net, 2.0, t)[0], rtol=0, atol=1e-14)  # entries of size 1
