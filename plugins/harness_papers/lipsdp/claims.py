@@ -44,7 +44,7 @@ SMALLER = (
     "ten random nets of the sizes of the repository's example (2-10-30-20-2) in place of that one net, whose weights are not "
     "part of this project; the ratios of random nets vary, so a verdict is about such nets, not about the example"
 )
-TRAINED = "MLPs of width 16 on digits (8x8 pixels) in place of MNIST nets of width up to several hundred; a solver of our own in place of Mosek"
+TRAINED = "MLPs of width 16 on digits (8x8 pixels), not MNIST nets of several hundred units; our own solver, not Mosek"
 
 MAXMIN = "MaxMin nets and LipSDP-NSR, the semidefinite program for them"
 

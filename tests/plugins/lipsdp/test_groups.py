@@ -213,7 +213,7 @@ def test_no_certified_bound_lies_below_a_slope_or_the_pattern_maximum(tmp_path_f
 
     assert proved >= pair_quotient(net, steepest_pair(net, 3 * normal(1, 300, sizes[0])))
     assert proved >= vertex_maximum(net, SlopeVertices()) * (1 - 1e-12)  # that number is rounded upwards
-    assert proved <= norm_product(net) * (1 + EXACT)
+    assert proved**2 <= norm_product(net) ** 2 / (1 - eps)
 
 
 # The proof, in rational arithmetic ----------------------------------------------------------------------------------------
