@@ -178,6 +178,33 @@ def test_a_filled_zero_is_the_rows_smallest_value_and_its_gradient_goes_straight
     assert torch.equal(gradients[2], weight)
 
 
+def test_blocking_a_filled_zero_matters_only_where_inhibition_lacks_an_input_that_excitation_has(fan, make, spikes):
+    """While all weights are positive, I_sh is 0 where no input is; there I_b is 0 too, and with it the gradient of I_sh."""
+    straight, x = make(fan), spikes(fan, rate=0.05)
+    blocked = make(fan, through=False)
+    x[0] = 0
+    x[(0, 0) if len(fan) == 1 else (0, 0, 2, 2)] = 1  # all that this row has is what inhibition will lack
+
+    for lacking in (False, True):
+        with torch.no_grad():
+            straight.inputs[straight.excitatory :, 0] = 0.0 if lacking else straight.inputs[straight.excitatory :, 0]
+        blocked.load_state_dict(straight.state_dict())
+        gradients = [torch.autograd.grad(part(x).square().sum(), part.inputs)[0] for part in (straight, blocked)]
+        assert torch.equal(*gradients) is not lacking
+    assert (straight.parts(x)[1] == 0).any()
+
+
+def test_with_epsilon_a_silent_step_multiplies_the_gradient_by_its_inverse(make):
+    """What the ablation breaks: behind a row of zeros the layer's slope is 10^6 in place of about 1."""
+    silent = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    adaptive, epsilon = make((6,)), make((6,), stabilise="epsilon")
+    epsilon.load_state_dict(adaptive.state_dict())
+
+    slopes = [torch.autograd.grad(part(silent)[0, 0], silent)[0] for part in (adaptive, epsilon)]
+
+    torch.testing.assert_close(slopes[1], slopes[0] / EPSILON, **FLOAT64)
+
+
 @pytest.mark.parametrize("output", [False, True])
 def test_the_gradient_of_inhibition_is_divided_by_the_fan_in_and_no_other_is(fan, output, make, spikes):
     circuit, x = make(fan, output=output), spikes(fan) + 0.01
