@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness_papers.ei_snn import BatchNormParams, CircuitParams
-from harness_papers.ei_snn.claims import EPOCHS, ITEMS, MATCHED, MNIST_ITEMS, PAPER, POINTS, WHOLE, WIDTH
+from harness_papers.ei_snn.claims import EPOCHS, ITEMS, MATCHED, MNIST_ITEMS, PAPER, POINTS, WHOLE, WIDE, WIDTH
 from harness_papers.ei_snn.learners import cost
 
 from harness.rules import Cell, cells
@@ -23,7 +23,7 @@ def made_up(**values: float):
         if kind == "ei":
             names = [f"ei_{changed[0]}" if changed else f"ei_{depth}"]
         elif kind == "bn":
-            names = [f"bn_{depth}_wide" if given["method.width"] != WIDTH else f"bn_{depth}", f"bn_{depth}"]
+            names = [f"bn_{depth}" if given["method.width"] in (WIDTH, WIDE) else f"bn_{depth}_wide", f"bn_{depth}"]
         else:
             names = [f"plain_{depth}_{given['method.init'].replace('-', '_')}", f"plain_{given['method.init']}"]
         return next((values[name] for name in names if name in values), 0.9)
@@ -44,8 +44,9 @@ def test_a_claim_says_what_is_smaller_and_what_is_not_verified(claim):
     assert claim.seeds >= 10
 
 
-WITHIN, ALONE, DEEP, MNIST = (
-    "within-two-points-of-batch-norm", "not-by-initial-values-alone", "depth-does-not-break-it", "within-two-points-on-mnist",
+WITHIN, WIDER, ALONE, DEEP, MNIST = (
+    "within-two-points-of-batch-norm", "within-two-points-when-wider", "not-by-initial-values-alone", "depth-does-not-break-it",
+    "within-two-points-on-mnist",
 )  # fmt: skip
 ABLATIONS = {
     "kaiming": "needs-ei-init", "one": "needs-its-first-shunt", "epsilon": "needs-adaptive-stabilisation",
@@ -55,6 +56,9 @@ CASES = {
     "a point below": (made_up(ei_8=0.9 - POINTS / 2), WITHIN, "supported"),
     "three points below at one depth": (made_up(ei_8=0.9 - 1.5 * POINTS), WITHIN, "refuted"),
     "three points below the wider net only": (made_up(bn_4_wide=0.9 + 1.5 * POINTS), WITHIN, "refuted"),
+    "wider, as good": (made_up(), WIDER, "supported"),
+    "wider, three points below at one depth": (made_up(ei_4=0.9 - 1.5 * POINTS), WIDER, "refuted"),
+    "wider, three points below as many parameters only": (made_up(bn_8_wide=0.9 + 1.5 * POINTS), WIDER, "refuted"),
     "plain nets fail": (made_up(plain_default=0.1), "plain-nets-fail-with-depth", "supported"),
     "plain nets fail at 8 only": (made_up(plain_8_default=0.1), "plain-nets-fail-with-depth", "refuted"),
     "better than living plain nets": (made_up(ei_4=0.92, ei_8=0.92), ALONE, "supported"),
@@ -92,13 +96,13 @@ def test_the_budgets_are_the_passes_that_are_told(catalogue):
     assert seen == {EPOCHS * ITEMS}
 
 
-@pytest.mark.parametrize(("task", "depth"), MATCHED, ids=str)
-def test_the_wider_nets_with_batch_norm_have_as_many_parameters(task, depth, catalogue):
+@pytest.mark.parametrize(("task", "depth", "width"), MATCHED, ids=str)
+def test_the_wider_nets_with_batch_norm_have_as_many_parameters(task, depth, width, catalogue):
     """Within a hundredth: else the circuits' fourth more would be an advantage."""
     spec = catalogue.task(task).spec
     shape = spec.shape(spec.params(**({"subset": MNIST_ITEMS} if task == "mnist" else {})))
 
-    circuits = cost("ei", shape, CircuitParams(width=WIDTH, depth=depth, batch=2))["params"]
-    wider = cost("bn", shape, BatchNormParams(width=MATCHED[task, depth], depth=depth, batch=2))["params"]
+    circuits = cost("ei", shape, CircuitParams(width=width, depth=depth, batch=2))["params"]
+    wider = cost("bn", shape, BatchNormParams(width=MATCHED[task, depth, width], depth=depth, batch=2))["params"]
 
     assert wider == pytest.approx(circuits, rel=0.01)
