@@ -18,8 +18,8 @@ _HOMES = {
         "Paper", "Params", "Probe", "Series", "Task", "Track",
     ],
     "harness.rules": [
-        "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
-        "better", "given", "non_inferior", "solved_share",
+        "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Tasks",
+        "Within", "better", "given", "non_inferior", "solved_share",
     ],
     "harness.errors": ["Diverged", "HarnessError", "Invalid", "Unsupported"],
     "harness.hookspecs": ["hookimpl"],
@@ -31,7 +31,7 @@ __all__ = [
     "API_VERSION", "__version__",
     "Claim", "Command", "Component", "Dataset", "Implementation", "Instance", "Kernel", "KernelCase", "Learner", "Metric",
     "Paper", "Params", "Probe", "Series", "Task", "Track",
-    "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Within",
+    "All", "AtLeast", "Cell", "Corr", "Diff", "Every", "Over", "Rank", "Ratio", "Seeds", "Share", "Slope", "Tasks", "Within",
     "better", "given", "non_inferior", "solved_share",
     "Diverged", "HarnessError", "Invalid", "Unsupported", "hookimpl",
 ]  # fmt: skip
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Seeds,
         Share,
         Slope,
+        Tasks,
         Within,
         better,
         given,

@@ -1,7 +1,7 @@
 """The words in which a claim's rule is written: frozen, printable, hashable data. Judging them is `harness.claims`' work.
 
-Numbers per seed: Cell, Diff, Ratio, Slope, Over, Rank. Numbers over seeds: Seeds, Share, Corr. Decisions, three-valued:
-Within, Every, All, AtLeast. `better`, `non_inferior` and `solved_share` are shorthands.
+Numbers per seed: Cell, Diff, Ratio, Slope, Over, Rank. Numbers over seeds: Seeds, Share, Corr; over tasks: Tasks. Decisions,
+three-valued: Within, Every, All, AtLeast. `better`, `non_inferior` and `solved_share` are shorthands.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from math import inf, isfinite, isnan
 from typing import Any, Literal
 
+FEWEST_TASKS = 10  # a sample of fewer decides nothing, as with seeds
 Given = tuple[tuple[str, str | int | float | bool | None], ...]
 
 
@@ -97,10 +98,24 @@ class Corr:
 
 
 @dataclass(frozen=True)
+class Tasks:
+    """One number over tasks, from one node a task. The sample is the tasks: a node's mean over the seeds is one value of it.
+
+    how: signed-rank: the pseudomedian, with the interval of Wilcoxon's test; mean: the mean, with the t interval.
+    """
+
+    nodes: tuple[Number, ...]
+    how: Literal["signed-rank", "mean"] = "signed-rank"
+
+
+Statistic = Number | Seeds | Share | Corr | Tasks
+
+
+@dataclass(frozen=True)
 class Within:
     """Supported: the interval lies inside (low, high), not touching; refuted: beyond by more than slack; else inconclusive."""
 
-    node: Number | Seeds | Share | Corr
+    node: Statistic
     low: float = -inf
     high: float = inf
     slack: float = 0.0
@@ -171,7 +186,11 @@ def cells(rule: Any) -> Iterator[Cell]:
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
-HOW = {Over: ("mean", "min", "max", "median"), Seeds: ("mean", "median", "iqm")}
+HOW = {
+    Over: ("mean", "min", "max", "median"),
+    Seeds: ("mean", "median", "iqm"),
+    Tasks: ("signed-rank", "mean"),
+}
 NUMBERS = (Cell, Diff, Ratio, Slope, Over, Rank)
 
 
@@ -180,7 +199,7 @@ def mistakes(rule: Any) -> list[str]:
     match rule:
         case Within(node, low, high, slack):
             wrong = [] if isinstance(slack, int | float) and slack >= 0 else [f"slack={slack!r}; give 0 or more"]
-            return limits(rule, low, high) + wrong + in_node(node, (*NUMBERS, Seeds, Share, Corr))
+            return limits(rule, low, high) + wrong + in_node(node, (*NUMBERS, Seeds, Share, Corr, Tasks))
         case Every(node, low, high, at_least):
             wrong = [] if whole_number(at_least, 1) else [f"at_least={at_least!r}; give 1 or more"]
             return limits(rule, low, high) + wrong + in_node(node, NUMBERS)
@@ -221,6 +240,8 @@ def in_node(node: Any, allowed: tuple[type, ...]) -> list[str]:
             return wrong + [w for cell in among for w in in_node(cell, (Cell,))]
         case Seeds(of, how):
             return in_how(Seeds, how) + in_node(of, NUMBERS)
+        case Tasks(nodes, how):
+            return in_how(Tasks, how) + in_tasks(nodes)
         case Share(of, low, high):
             return limits(node, low, high) + in_node(of, NUMBERS)
     raise TypeError(type(node))
@@ -236,6 +257,20 @@ def in_cell(cell: Cell) -> list[str]:
         for p in cell.given
     )
     return wrong if pairs else [*wrong, f"Cell(given={short(cell.given)}); write harness.given(net__arch='mlp')"]
+
+
+def in_tasks(nodes: Any) -> list[str]:
+    """No task may count twice: each node has its own."""
+    if not isinstance(nodes, tuple) or len(nodes) < FEWEST_TASKS:
+        many = f"{len(nodes)} numbers" if isinstance(nodes, tuple) else short(nodes)
+        return [f"Tasks of {many} decides nothing; give a tuple of {FEWEST_TASKS} at least, one a task"]
+    if wrong := [w for node in nodes for w in in_node(node, NUMBERS)]:
+        return wrong
+    named = [
+        frozenset((cell.task, *(i for i in cell.given if i[0].startswith("task."))) for cell in cells(node)) for node in nodes
+    ]
+    twice = next((nodes[i] for i, tasks in enumerate(named) if any(tasks & before for before in named[:i])), None)
+    return [] if twice is None else [f"Tasks: two numbers are of one task, and both would count: {short(twice)}"]
 
 
 def in_slope(points: Any, x: Any, y: Any) -> list[str]:

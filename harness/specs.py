@@ -274,8 +274,8 @@ class Claim:
 
     value: what the paper reports, place: where in it, source: an address. scaled_down: what is smaller here, and what that
     costs. unverified: what the card could not check in the paper.
-    seeds: the pairs at which it is looked at, at least 10. extension: how many more may be run, once, where the first look is
-    inconclusive; the error rate is then split between both looks.
+    seeds: the pairs at which it is looked at, at least 10; 1 is enough where its sample is the tasks. extension: how many more
+    may be run, once, where the first look is inconclusive; the error rate is then split between both looks.
     effect: the difference (in the unit of the rule's number) that the test is to find with a power of 80 %; None: not stated.
     because: the method that lacks what the claim says is the cause; the rule must compare with it.
     missing: what it would take to test it; such a claim has no rule, and is not testable here.

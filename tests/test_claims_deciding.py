@@ -9,7 +9,7 @@ import random
 import pytest
 from claim_samples import spread
 
-from harness.claims.deciding import above, combine, decide
+from harness.claims.deciding import Ends, above, combine, decide
 from harness.claims.numbers import numbers, shared_given, words
 from harness.rules import (
     All,
@@ -24,12 +24,13 @@ from harness.rules import (
     Seeds,
     Share,
     Slope,
+    Tasks,
     Within,
     better,
     given,
     non_inferior,
 )
-from harness.stats import t_interval
+from harness.stats import signed_rank_interval, signed_rank_p, t_interval
 
 A, B, C = (Cell(name, "t", "m") for name in "abc")
 S, R, I = "supported", "refuted", "inconclusive"  # noqa: E741
@@ -307,3 +308,96 @@ def test_a_decision_says_in_words_what_is_compared():
         words(Share(Cell("a", "t", "m", given(method__beta=0.2)), low=1.0)) == "share of seeds with m of a on t (beta=0.2) >= 1"
     )
     assert words(Slope(((2.0, A), (4.0, B)))) == "slope of log [m of a on t, ...] over log 2, 4"
+
+
+# Over tasks -----------------------------------------------------------------------------------------------------------
+
+
+def on_tasks(method: str, n: int = 12) -> list[Cell]:
+    return [Cell(method, "table", "m", given(task__name=f"t{i}")) for i in range(n)]
+
+
+def over(how="signed-rank", n=12):
+    """a - b on each of n tasks."""
+    return Tasks(tuple(itertools.starmap(Diff, zip(on_tasks("a", n), on_tasks("b", n), strict=True))), how)
+
+
+def judged(rule, a, b, ends=None, n=None):
+    """a, b: of each task its values, one a seed."""
+    values = dict(zip([*on_tasks("a", len(a)), *on_tasks("b", len(b))], [*a, *b], strict=True))
+    return decide(rule, values, {}, n or len(a[0]), 0.05, None, ends)
+
+
+@pytest.mark.parametrize(("how", "interval"), [("signed-rank", signed_rank_interval), ("mean", t_interval)])
+def test_over_tasks_the_sample_is_one_mean_of_the_seeds_a_task(how, interval):
+    """Two seeds of 12 tasks are 12 numbers, not 24: what varies from task to task is what the interval is about."""
+    a = [[0.9 + 0.01 * i, 0.92 + 0.01 * i] for i in range(12)]
+    b = [[0.88, 0.9 + 0.002 * i] for i in range(12)]
+    differences = [sum(x) / 2 - sum(y) / 2 for x, y in zip(a, b, strict=True)]
+
+    got, (decision,) = judged(Within(over(how), low=0.0), a, b)
+    expected = interval(differences)
+
+    assert got == S
+    assert (decision.estimate, decision.interval_low, decision.interval_high) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+    assert decision.values == pytest.approx(differences)
+    assert (decision.n, decision.wanted, decision.tasks) == (12, 12, True)
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([0.01] * 10 + [-0.001, -0.002], S),  # two small losses against ten
+        ([0.01] * 10 + [-0.5, -0.5], I),  # two large ones have the largest ranks
+        ([-0.01] * 12, R),
+        ([0.0] * 12, I),
+        ([0.01] * 4 + [0.0] * 8, I),  # where nothing tells them apart, four tasks do not
+        ([0.9] + [0.001, -0.001] * 5 + [0.001], I),  # one task, however far, is one rank
+    ],
+)
+def test_over_tasks_it_is_wilcoxons_test_that_decides(differences, expected):
+    """One seed is enough: tasks are the sample. The p beside it is of the same test."""
+    got, (decision,) = judged(Within(over(), low=0.0), [[0.5 + d] for d in differences], [[0.5]] * 12)
+
+    assert got == expected
+    assert decision.p == pytest.approx(signed_rank_p(differences))
+
+
+def test_a_task_that_lacks_a_seed_leaves_the_rest_open():
+    """The tasks that are there are shown; to leave one out would flatter the method that failed on it."""
+    a = [[0.9, 0.9]] * 11 + [[0.9, None]]
+
+    got, (decision,) = judged(Within(over(), low=0.0), a, [[0.5, 0.5]] * 12)
+
+    assert (got, decision.n, decision.wanted, decision.values[-1]) == (I, 11, 12, None)
+
+
+def test_over_tasks_a_cell_that_failed_says_nothing_and_a_divergence_counts():
+    """As with seeds: to diverge is a method's own doing, to be killed is not."""
+    a, b = [[0.9]] * 11 + [[0.0]], [[0.5]] * 12
+    last = on_tasks("a")[-1]
+
+    killed, (one,) = judged(Within(over(), low=0.0), a, b, Ends([0], {last: ["timeout"]}))
+    diverged, _ = judged(Within(over(), low=0.0), a, b, Ends([0], {last: ["diverged"]}))
+
+    assert (killed, "failed at every seed" in one.lacks) == (I, True)
+    assert diverged == S
+    assert one.what == "pseudomedian over tasks of [m of a - b on each of 12 tasks]"
+
+
+def test_mean_ranks_over_tasks_are_compared_like_any_number():
+    """What average-rank tables show, as a rule: a is first on every task, so its rank is one better."""
+    ranks = Tasks(
+        tuple(
+            Diff(Rank(a, (a, b)), Rank(b, (a, b))) for a, b in zip(on_tasks("a"), on_tasks("b"), strict=True)
+        ), "mean",
+    )  # fmt: skip
+    a = [[0.9]] * 11 + [[0.4]]
+
+    got, (decision,) = judged(Within(ranks, high=0.0), a, [[0.5]] * 12)
+
+    assert (got, decision.unit) == (S, "rank")
+    assert decision.estimate == pytest.approx(-10 / 12)
+    assert "rank of a among 2 by m on each of 12 tasks" in decision.what

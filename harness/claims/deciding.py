@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from harness.claims.numbers import Shared, Values, numbers, ranges, shared_given, unit_of, words
 from harness.claims.verdicts import Decision, Word
 from harness.records import FAILURES
-from harness.rules import All, Cell, Corr, Diff, Every, Number, Over, Rule, Seeds, Share, Within, cells
+from harness.rules import All, Cell, Corr, Diff, Every, Number, Over, Rule, Seeds, Share, Statistic, Tasks, Within, cells
 from harness.stats import (
     Interval,
     binomial_interval,
@@ -30,6 +30,8 @@ from harness.stats import (
     seeds_needed,
     seeds_needed_for_share,
     sign_flip_p,
+    signed_rank_interval,
+    signed_rank_p,
     t_interval,
 )
 
@@ -37,6 +39,7 @@ FEWEST_PAIRS = 10
 ROUNDING = 1e-12  # relative; doubles have 1e-16
 BROKE = ("failed", "oom", "timeout")  # these say nothing of the method where all seeds end so; a divergence does
 OVER_SEEDS = {"mean": t_interval, "median": median_interval, "iqm": iqm_interval}
+OVER_TASKS = {"mean": t_interval, "signed-rank": signed_rank_interval}
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def combine(k: int, found: Sequence[Word]) -> Word:
 
 
 def fewest_seeds(rule: Rule) -> int:
-    """With fewer, a part of the rule decides nothing."""
+    """With fewer, a part of the rule decides nothing. Where the tasks are the sample one seed does."""
+    if isinstance(rule, Within) and isinstance(rule.node, Tasks):
+        return 1
     if isinstance(rule, Within | Every):
         return rule.at_least if isinstance(rule, Every) else FEWEST_PAIRS
     return max(map(fewest_seeds, rule.rules))
@@ -119,7 +124,10 @@ def judge_within(rule: Within, at: Setting, levels: Levels) -> Decision:
     )  # fmt: skip
     pairs = pairs_of(rule.node, at)
     there = [pair for pair in pairs if None not in pair]
-    known = replace(known, n=len(there), values=tuple(shown(pair) for pair in pairs), lacks=lacks(rule.node, at, pairs))
+    known = replace(
+        known, n=len(there), wanted=len(pairs), tasks=isinstance(rule.node, Tasks),
+        values=tuple(shown(pair) for pair in pairs), lacks=lacks(rule.node, at, pairs),
+    )  # fmt: skip
     if not there:
         return known
     shown_interval, refuting = (interval(rule.node, there, 1 - level) for level in (levels.support, levels.refute))
@@ -127,7 +135,7 @@ def judge_within(rule: Within, at: Setting, levels: Levels) -> Decision:
         return known
     known = replace(known, estimate=shown_interval.mean, interval_low=shown_interval.low, interval_high=shown_interval.high)
     known = with_power(rule, known, there, at.effect)
-    if len(there) < at.n or at.n < FEWEST_PAIRS or known.lacks:
+    if len(there) < len(pairs) or len(pairs) < FEWEST_PAIRS or known.lacks:
         return known
     return replace(known, word=word_of(rule, shown_interval, refuting, size_of(rule.node, at)))
 
@@ -153,7 +161,7 @@ def above(a: float, b: float, size: float = 0.0) -> bool:
     return a > b and not math.isclose(a, b, rel_tol=ROUNDING, abs_tol=ROUNDING * size)
 
 
-def size_of(node: Number | Seeds | Share | Corr, at: Setting) -> float:
+def size_of(node: Statistic, at: Setting) -> float:
     """Of the values whose differences a number is: near 0 it is rounded as they are. 0 for what is no difference of them."""
     match node:
         case Cell():
@@ -161,7 +169,7 @@ def size_of(node: Number | Seeds | Share | Corr, at: Setting) -> float:
             return max(filter(math.isfinite, there), default=0.0)
         case Diff(a, b):
             return max(size_of(a, at), size_of(b, at))
-        case Over(nodes, _):
+        case Over(nodes, _) | Tasks(nodes, _):
             return max(size_of(part, at) for part in nodes)
         case Seeds(of, _):
             return size_of(of, at)
@@ -182,25 +190,34 @@ def judge_every(rule: Every, at: Setting) -> Decision:
     return Decision(
         f"every {words(rule.node, at.shared)}", word, rule.low, rule.high, 0.0, safe_mean(there) if there else None,
         min(there, default=None), max(there, default=None), 1.0, len(there), unit_of(rule.node, at.units), found,
-        refuting_confidence=1.0, every=True, lacks=lacks(rule.node, at, pairs),
+        refuting_confidence=1.0, every=True, wanted=at.n, lacks=lacks(rule.node, at, pairs),
     )  # fmt: skip
 
 
 Pair = tuple[float | None, ...]
 
 
-def pairs_of(node: Number | Seeds | Share | Corr, at: Setting) -> list[Pair]:
-    """What each seed contributes: one number, or two of a correlation. None where all that is compared failed: no tie."""
-    void = all_failed(node, at)
+def pairs_of(node: Statistic, at: Setting) -> list[Pair]:
+    """What each seed contributes: one number, or two of a correlation; of `Tasks` what each task does. None where all that is
+    compared failed: no tie."""
+    void = [] if isinstance(node, Tasks) else all_failed(node, at)
     return [(None,) * len(pair) if i in void else pair for i, pair in enumerate(known_pairs(node, at))]
 
 
-def known_pairs(node: Number | Seeds | Share | Corr, at: Setting) -> list[Pair]:
+def mean_of_seeds(node: Number, at: Setting) -> float | None:
+    found = [value for (value,) in pairs_of(node, at)]
+    there = [value for value in found if value is not None]
+    return safe_mean(there) if there and len(there) == len(found) else None
+
+
+def known_pairs(node: Statistic, at: Setting) -> list[Pair]:
     match node:
         case Corr(a, b):
             return list(zip(numbers(a, at.values, at.n), numbers(b, at.values, at.n), strict=True))
         case Seeds(inner, _):
             return [(value,) for value in numbers(inner, at.values, at.n)]
+        case Tasks(nodes, _):
+            return [(mean_of_seeds(one, at),) for one in nodes]
         case Share(inner, low, high):
             single = numbers(inner, at.values, at.n)
             return [(None if value is None else float(low <= value <= high),) for value in single]
@@ -208,20 +225,23 @@ def known_pairs(node: Number | Seeds | Share | Corr, at: Setting) -> list[Pair]:
             return [(value,) for value in numbers(node, at.values, at.n)]
 
 
-def all_failed(node: Number | Seeds | Share | Corr, at: Setting) -> list[int]:
+def all_failed(node: Statistic, at: Setting) -> list[int]:
     """The positions of the seeds at which every cell failed. A single cell is compared with none: its failure counts."""
     named = dict.fromkeys(cells(node))
     return [i for i in range(at.n) if len(named) > 1 and all(at.ends.of(cell, i) in FAILURES for cell in named)]
 
 
-def broken(node: Number | Seeds | Share | Corr, at: Setting) -> list[Cell]:
+def broken(node: Statistic, at: Setting) -> list[Cell]:
     """The cells of which no attempt came to an end of the method's own."""
     return [cell for cell in dict.fromkeys(cells(node)) if all(at.ends.of(cell, i) in BROKE for i in range(at.n))]
 
 
-def lacks(node: Number | Seeds | Share | Corr, at: Setting, pairs: Sequence[Pair]) -> str:
+def lacks(node: Statistic, at: Setting, pairs: Sequence[Pair]) -> str:
     """Why a decision is open though no attempt lacks: cells that are broken, seeds that tell nothing; "" where none."""
     told = [f"{words(cell, at.shared)} failed at every seed, which says nothing of the method" for cell in broken(node, at)]
+    if isinstance(node, Tasks):
+        each = [lacks(one, at, pairs_of(one, at)) for one in node.nodes] if not told else []
+        return "; ".join(told + list(filter(None, each))[:1])
     void = all_failed(node, at)
     if void and not told:
         told.append(f"all that is compared failed at seeds {ranges([at.ends.seeds[i] for i in void])}, which is no tie")
@@ -237,7 +257,7 @@ def shown(pair: Pair) -> float | None:
     return pair[0] if len(pair) == 1 else None
 
 
-def interval(node: Number | Seeds | Share | Corr, pairs: Sequence[Pair], confidence: float) -> Interval | None:
+def interval(node: Statistic, pairs: Sequence[Pair], confidence: float) -> Interval | None:
     columns = [[value for value in column if value is not None] for column in zip(*pairs, strict=True)]
     match node:
         case Corr():
@@ -246,6 +266,8 @@ def interval(node: Number | Seeds | Share | Corr, pairs: Sequence[Pair], confide
             return binomial_interval(round(sum(columns[0])), len(columns[0]), confidence)
         case Seeds(_, how):
             return OVER_SEEDS[how](columns[0], confidence)
+        case Tasks(_, how):
+            return OVER_TASKS[how](columns[0], confidence)
         case _:
             return t_interval(columns[0], confidence)
 
@@ -254,7 +276,7 @@ def interval(node: Number | Seeds | Share | Corr, pairs: Sequence[Pair], confide
 
 
 def with_power(rule: Within, known: Decision, pairs: Sequence[Pair], effect: float | None) -> Decision:
-    """p, effect size and power of a mean, power of a share; the others have none."""
+    """p, effect size and power of a mean, power of a share; the others have none. Of tasks no power: their number is given."""
     alpha, n = 1 - known.confidence, len(pairs)
     if isinstance(rule.node, Share):
         if effect is None:
@@ -268,7 +290,11 @@ def with_power(rule: Within, known: Decision, pairs: Sequence[Pair], effect: flo
         return known
     single = [value for (value,) in pairs if value is not None]
     limit = nearer(rule, known.estimate)
+    if isinstance(rule.node, Tasks) and rule.node.how == "signed-rank":
+        return replace(known, p=signed_rank_p(single, limit))
     known = replace(known, p=sign_flip_p(single, limit), effect_size=effect_size(single, limit))
+    if isinstance(rule.node, Tasks):
+        return known
     sd = spread(single)
     if sd is None:
         return known

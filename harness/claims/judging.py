@@ -122,8 +122,9 @@ def judge_at(bare: Verdict, claim: Claim, fixing: Fixing, where: Where | None, f
     look = look_at(claim, protocol, found)
     found = {cell: one.first(protocol.all_seeds[: look.n]) for cell, one in found.items()}
     rows = [row for one in found.values() for row in one.rows if row is not None]
+    least = min(look.decisions, key=lambda d: (d.n - d.wanted, d.n))
     known = replace(
-        known, word=look.word, decisions=look.decisions, seeds=look.n, n=min((d.n for d in look.decisions), default=0),
+        known, word=look.word, decisions=look.decisions, seeds=look.n, n=least.n, wanted=least.wanted, tasks=least.tasks,
         attempts=tuple(sorted({row["attempt_id"] for row in rows})), cost_ratio=cost_ratio(found),
         missing=missing_of(found, shared_given(claim.rule)),
     )  # fmt: skip

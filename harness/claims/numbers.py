@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from statistics import median
+from typing import Any
 
-from harness.rules import Cell, Corr, Diff, Given, Number, Over, Rank, Ratio, Seeds, Share, Slope, cells
+from harness.rules import Cell, Corr, Diff, Given, Number, Over, Rank, Ratio, Seeds, Share, Slope, Statistic, Tasks, cells
 from harness.stats import mean_ranks, safe_mean
 
 Shared = frozenset[tuple[str, object]]  # given to all cells of a rule
@@ -72,7 +74,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 # In words -------------------------------------------------------------------------------------------------------------
 
 
-def words(node: Number | Seeds | Share | Corr, shared: Shared = frozenset()) -> str:
+def words(node: Statistic, shared: Shared = frozenset()) -> str:
     """What a number is: "accuracy of crrelu - relu on digits (arch=mlp)". shared: what all cells of the rule are given."""
     match node:
         case Cell():
@@ -99,8 +101,26 @@ def words(node: Number | Seeds | Share | Corr, shared: Shared = frozenset()) -> 
             return words(of, shared) if how == "mean" else f"{how} over seeds of {words(of, shared)}"
         case Share(of, low, high):
             return f"share of seeds with {words(of, shared)} {within(low, high)}"
+        case Tasks(nodes, how):
+            alike = {without_task(one, len(nodes)) for one in nodes}
+            what = (
+                words(alike.pop(), shared) if len(alike) == 1 else f"{words(nodes[0], shared)}, ... {len(nodes)} tasks in all"
+            )
+            return f"{'mean' if how == 'mean' else 'pseudomedian'} over tasks of [{what}]"
         case Corr(a, b):
             return f"rank correlation of {words(a, shared)} with {words(b, shared)}"
+
+
+def without_task(node: Any, tasks: int) -> Any:
+    """A node whose cells are on "each of 20 tasks": what all nodes of a `Tasks` may have in common."""
+    if isinstance(node, Cell):
+        kept = tuple(item for item in node.given if not item[0].startswith(("task.", "budget.")))
+        return replace(node, task=f"each of {tasks} tasks", given=kept)
+    if isinstance(node, tuple):
+        return tuple(without_task(one, tasks) for one in node)
+    if is_dataclass(node) and not isinstance(node, type):
+        return replace(node, **{f.name: without_task(getattr(node, f.name), tasks) for f in fields(node)})
+    return node
 
 
 def pair(a: Cell, sign: str, b: Cell, shared: Shared) -> str:
@@ -142,14 +162,14 @@ def shared_given(rule: object) -> Shared:
     return frozenset(set(found[0].given).intersection(*(cell.given for cell in found[1:])))
 
 
-def unit_of(node: Number | Seeds | Share | Corr, units: Mapping[Cell, str]) -> str:
+def unit_of(node: Statistic, units: Mapping[Cell, str]) -> str:
     """Of the number: a ratio, a share and a correlation have none, a slope of logarithms neither; a rank is one."""
     match node:
         case Cell():
             return units.get(node, "")
         case Diff(a, _) | Seeds(a, _):
             return unit_of(a, units)
-        case Over(nodes, _):
+        case Over(nodes, _) | Tasks(nodes, _):
             return unit_of(nodes[0], units)
         case Rank():
             return "rank"

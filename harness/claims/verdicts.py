@@ -20,7 +20,8 @@ class Decision:
     detectable: the difference that is found with a power of 80 %. refuting_confidence: of the interval that has to lie beyond
     the range to refute; wider than the one shown where one condition of several refutes all. every: each single value has to
     lie in the range; the interval is then that of the values. lacks: why it is open though every attempt is there: cells that
-    failed at every seed, seeds at which all that it compares failed or that give no number.
+    failed at every seed, seeds at which all that it compares failed or that give no number. wanted: what n is once all is
+    there. tasks: n and values are of tasks, not of seeds.
     """
 
     what: str
@@ -43,6 +44,8 @@ class Decision:
     refuting_confidence: float = 0.95
     every: bool = False
     lacks: str = ""
+    wanted: int = 0
+    tasks: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Verdict:
 
     reason: why this word, in a sentence. power: the least of the decisions' that are open. seeds_needed: for a power of 80 %.
     cost_ratio: median seconds of the paper's method over those of what it is compared with. attempts: those it rests on.
-    missing: what has not run, or cannot. protocol: digest of rule and series, "" where none is fixed; fixed_at: UTC.
+    missing: what has not run, or cannot. n, wanted: of the decision that lacks most; tasks: they count tasks, not seeds.
+    protocol: digest of rule and series, "" where none is fixed; fixed_at: UTC.
     command: what would run or complete it, or ran it; "" where no run settles it. others: verdicts of the same protocol
     elsewhere ("machine: word").
     """
@@ -85,3 +89,5 @@ class Verdict:
     scaled_down: str = ""
     unverified: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    wanted: int = 0
+    tasks: bool = False

@@ -43,7 +43,7 @@ class Told:
     @property
     def line(self) -> str:
         p, s = self.protocol, self.standing
-        size = f"{len(p.places)} cells x {len(p.seeds)} seeds on {p.device}"
+        size = f"{len(p.places)} cells x {len(p.seeds)} seed{'' if len(p.seeds) == 1 else 's'} on {p.device}"
         when = f"fixed {self.fixing.fixed_at:%Y-%m-%d %H:%M} UTC" if self.fixing else "not fixed yet: `harness run` fixes it"
         state = "complete" if s.counting == s.wanted else f"{s.counting} of {s.wanted} trials have an attempt since"
         state = f"; {state}" if self.fixing else ""
@@ -198,7 +198,7 @@ def numbers_of(v: Verdict) -> list[str]:
         estimate_text(d),
         interval_of(d),
         range_text(d) + others,
-        str(v.n) if v.n == v.seeds else f"{v.n}/{v.seeds}",
+        str(v.n) if v.n == (v.wanted or v.seeds) else f"{v.n}/{v.wanted or v.seeds}",
         power,
         cost,
     ]
@@ -219,7 +219,7 @@ def draw_in_full(v: Verdict) -> None:
         ("says", v.says), ("paper", f"{v.value} ({v.place})"), ("source", v.source), ("scaled down", v.scaled_down),
         ("not verified", "; ".join(v.unverified)), ("where", where_text(v) if v.machine else ""),
         ("fixed", f"{v.fixed_at}, protocol {v.protocol[:SHORT]}, suite {v.suite}" if v.protocol else "not yet"),
-        ("looked at", f"{v.n} of {v.seeds} seeds"), ("effect", "" if v.effect is None else f"{v.effect:g}"),
+        ("looked at", looked_at(v)), ("effect", "" if v.effect is None else f"{v.effect:g}"),
         ("power", power_text(v)), ("cost", cost_text(v)),
         ("attempts", attempts_text(v)), ("missing", "\n".join(v.missing)), ("elsewhere", "; ".join(v.others)),
         ("command", v.command),
@@ -285,6 +285,12 @@ def number_text(value: float | None) -> str:
 
 def share_text(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f} %"
+
+
+def looked_at(v: Verdict) -> str:
+    if v.tasks:
+        return f"{v.n} of {v.wanted} tasks, {v.seeds} seed{'' if v.seeds == 1 else 's'} each"
+    return f"{v.n} of {v.wanted or v.seeds} seeds"
 
 
 def power_text(v: Verdict) -> str:

@@ -20,6 +20,7 @@ SECTIONS: list[Callable[[Size], Section]] = [
     sections.looking_again,
     sections.ledger,
     sections.sign_flips,
+    sections.tasks,
     sections.bootstrap,
     sections.power,
     sections.families,

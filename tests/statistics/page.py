@@ -45,6 +45,7 @@ USES = (
     ("a verdict on an interquartile mean", "t interval of the trimmed mean, with the winsorised variance"),
     ("a verdict on a share of seeds", "exact binomial interval"),
     ("a verdict on a correlation", "Spearman's, by Fisher's z with the variance of Bonett and Wright"),
+    ("a verdict over tasks", "Wilcoxon's signed ranks, exact, over means of the seeds; or the t interval of these"),
     ("ranks, and `harness compare`'s words", "paired t test, from 5 pairs on; sign-flip p where all differences are equal"),
     ("a family of comparisons", "Holm's adjustment"),
     ("several tasks pooled", "interquartile mean, probability of improvement, profiles; stratified bootstrap; no verdict"),

@@ -20,6 +20,7 @@ from tests.statistics.simulation import (
     found_power,
     iqm_coverage,
     median_coverage,
+    over_tasks,
     pooled_coverage,
     share_coverage,
     watched,
@@ -30,6 +31,13 @@ SEEDS = (3, 5, 10, 20)
 FLIPPED = (3, 5, 10, 15)  # all sign patterns of 20 seeds would take minutes
 POWERS = (5, 10, 20)
 EFFECTS = (0.5, 1.0, 1.5, 2.0)
+TASK_COUNTS = (10, 20, 40)
+LIKE_TASKS = {  # worlds of methods, read as differences from task to task
+    "normal": "normal",
+    "heavy tails (t, 3 df)": "heavy tails (t, 3 df)",
+    "accuracy on 20 items": "accuracies on 20 items, with ties",
+    "one seed in ten fails": "far off on one task in ten",
+}
 METHODS_IN_FAMILY, TASKS = 10, 5
 
 
@@ -127,6 +135,32 @@ to what was promised. The p is shown beside a verdict; the interval decides, sin
     return Section(
         "Sign flips and t", text, (Table(head, tuple(rows), f"One unit is a method's standard deviation. {draws(size.few)}"),)
     )
+
+
+def tasks(size: Size) -> Section:
+    def rows(worlds: dict[str, float]) -> tuple[tuple[str, ...], ...]:
+        found = {(name, n): over_tasks(name, n, size.few, shift) for name, shift in worlds.items() for n in TASK_COUNTS}
+        return tuple(
+            (f"{LIKE_TASKS[name]}: {test}", *(percent(found[name, n][at]) for n in TASK_COUNTS))
+            for name in worlds
+            for at, test in enumerate(("signed ranks", "t interval"))
+        )
+
+    text = """\
+A claim over tasks has one number a task, the mean over its seeds, and its interval is over the tasks: it is about tasks of
+that kind, which no number of seeds on the same tasks can be. Signed ranks are exact whatever the distribution over the tasks,
+as long as it is symmetric about its centre; ties make them call too seldom, never too often. They lose little to t where the
+differences are normal, and find far more where a few tasks are far off. Fewer than 10 tasks decide nothing."""
+    heads = tuple(f"{n} tasks" for n in TASK_COUNTS)
+    same = Table(
+        ("Seen at 5 %, there is nothing, %", *heads), rows(dict.fromkeys(LIKE_TASKS, 0.0)), f"At most 5. {draws(size.few)}"
+    )
+    better = {"normal": 1.0, "heavy tails (t, 3 df)": 1.0, "accuracy on 20 items": 0.05, "one seed in ten fails": 1.0}
+    seen = Table(
+        ("Seen at 5 %, one is better, %", *heads), rows(better),
+        f"By one standard deviation of a method without its tails and failures; by one item of 20. {draws(size.few, 0.5)}",
+    )  # fmt: skip
+    return Section("Tasks as the sample", text, (same, seen))
 
 
 def bootstrap(size: Size) -> Section:

@@ -28,6 +28,7 @@ from harness.stats import (
     paired_interval,
     probability_of_improvement,
     sign_flip_p,
+    signed_rank_interval,
     stratified_bootstrap_interval,
     t_interval,
     welch_interval,
@@ -157,6 +158,13 @@ def flips_against_t(method: str, n: int, samples: int, shift: float) -> tuple[Ra
     rows = [[x + shift - y for x, y in zip(mine, theirs, strict=True)] for mine, theirs in zip(a, b, strict=True)]
     flips = [p is not None and p <= 0.05 for p in map(sign_flip_p, rows)]
     return tell(flips), tell([excludes_zero(t_interval(row)) for row in rows])
+
+
+def over_tasks(method: str, n: int, samples: int, shift: float) -> tuple[Rate, Rate]:
+    """n tasks, a difference each: how often signed ranks and t see that one is better by `shift`; 0: nothing is there."""
+    generator, draw = stream("tasks", method, n, shift), METHODS[method]
+    rows = (draw(generator, (samples, n)) - draw(generator, (samples, n)) + shift).tolist()
+    return tuple(tell([excludes_zero(of(row)) for row in rows]) for of in (signed_rank_interval, t_interval))  # type: ignore[return-value]
 
 
 def bootstrap_coverage(differences: str, n: int, samples: int) -> Rate:

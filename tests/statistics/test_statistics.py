@@ -25,6 +25,7 @@ from tests.statistics.simulation import (
     found_power,
     iqm_coverage,
     median_coverage,
+    over_tasks,
     pooled_coverage,
     share_coverage,
     watched,
@@ -97,6 +98,18 @@ def test_a_declared_extension_keeps_the_error_rate(size: Size, method: str, n: i
 
     assert found.called.at_most(0.05)
     assert found.covered.value >= 0.95
+
+
+@sizes
+@pytest.mark.parametrize("n", [10, 20])
+@pytest.mark.parametrize("world", ["normal", "accuracy on 20 items", "one seed in ten fails"])
+def test_over_tasks_signed_ranks_see_what_is_not_there_in_one_case_of_twenty_at_most(size: Size, world: str, n: int):
+    """With ties and with tasks that are far off, too; and there they find more than t does."""
+    ranked, _ = over_tasks(world, n, size.few, 0.0)
+    far, by_t = over_tasks("one seed in ten fails", 20, size.few, 1.0)
+
+    assert ranked.at_most(0.05)
+    assert far.value > by_t.value + 0.2
 
 
 @sizes

@@ -182,7 +182,9 @@ def verdict_row(found: Collected, paper: Paper, claim: Claim, verdict: Verdict, 
 
 
 def pairs_text(verdict: Verdict) -> str:
-    return "" if not verdict.n else str(verdict.n) if verdict.n == verdict.seeds else f"{verdict.n} of {verdict.seeds}"
+    wanted = verdict.wanted or verdict.seeds
+    told = str(verdict.n) if verdict.n == wanted else f"{verdict.n} of {wanted}"
+    return "" if not verdict.n else told + (" tasks" if verdict.tasks else "")
 
 
 def deciding(verdict: Verdict) -> Decision | None:
@@ -284,7 +286,7 @@ def decisions_table(name: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:
                 Column("has to be", "right"),
                 Column("n", "right"),
                 Column("confidence", "right", "of the interval shown; where refuting takes a wider one, its level too"),
-                Column("p, sign flips", "right"),
+                Column("p", "right", "of flipping the signs; of a pseudomedian over tasks, of Wilcoxon's signed ranks"),
                 Column("effect size", "right"),
                 Column("power", "right"),
                 Column("seeds for 80 % power", "right"),
