@@ -1,8 +1,8 @@
 """Several tasks together: boards in, one table for each group of them that can be pooled, out. Serves pages, no verdict.
 
 Boards are pooled that agree in all but task and budget (a task may have its own) and have most of their methods in common. The
-interquartile mean needs one metric for all tasks; the probability of improvement and the mean rank need none. Failures count as
-the metric's declared `worst`, as on the boards.
+interquartile mean needs one metric for all tasks; the probability of improvement, the mean rank and the signed-rank test need
+none but for the unit of the differences. Failures count as the metric's declared `worst`, as on the boards.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.identity import canonical
 from harness.leaderboard import SHARED, Board, Metric, Row
 from harness.stats import (
+    FEWEST_PAIRS,
     Interval,
+    holm,
     iqm,
     mean_ranks,
     performance_profile,
     probability_of_improvement,
+    signed_rank_p,
     stratified_bootstrap_interval,
+    t_interval,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +47,10 @@ class PooledRow:
 
     iqm: interquartile mean of the metric, in its unit; None where the tasks' metrics differ. improvement: the chance that one
     of its runs is better than one of the baseline's on the same task, averaged over the tasks; None for the baseline itself.
-    mean_rank: over the tasks, 1 is best. profile: the share of runs that are better than each of the pool's `taus`.
+    rank: the mean over the tasks of the ranks of the means, 1 is best, with the t interval over the tasks. p: of Wilcoxon's
+    test that the means differ from the baseline's, the tasks being the sample, after Holm over all methods of the pool; None
+    for the baseline itself, where the metrics differ, and below 5 tasks. profile: the share of runs that are better than each
+    of the pool's `taus`.
     intervals: of the mean of each task, as on its board. runs: seeds a task, of which n_failed failed (over all tasks).
     """
 
@@ -53,7 +59,8 @@ class PooledRow:
     ref: str
     iqm: Interval | None
     improvement: Interval | None
-    mean_rank: float
+    rank: Interval
+    p: float | None
     profile: tuple[float, ...]
     intervals: tuple[Interval | None, ...]
     runs: int
@@ -126,6 +133,7 @@ def make_pool(boards: Sequence[Board]) -> Pool | None:
     metric = metrics.pop() if len(metrics) == 1 else None
     baseline = next((key for key, row in lines[0].items() if row.method == boards[0].baseline and key in scores), None)
     ranks = ranks_by_method(boards, lines, list(scores))
+    p_values = p_against(lines, list(scores), baseline) if metric and baseline is not None else {}
     with np.errstate(all="ignore"):  # what diverged is finite and may be huge
         taus = taus_of(list(scores.values())) if metric else ()
         rows = [
@@ -135,7 +143,8 @@ def make_pool(boards: Sequence[Board]) -> Pool | None:
                 ref=lines[0][key].ref,
                 iqm=iqm_of(array, metric) if metric else None,
                 improvement=improvement_of(array, scores[baseline]) if baseline is not None and key != baseline else None,
-                mean_rank=ranks[key],
+                rank=t_interval(ranks[key]),
+                p=p_values.get(key),
                 profile=tuple(performance_profile(array, taus).tolist()) if taus else (),
                 intervals=tuple(line[key].interval for line in lines),
                 runs=len(array),
@@ -143,7 +152,7 @@ def make_pool(boards: Sequence[Board]) -> Pool | None:
             )
             for key, array in scores.items()
         ]
-    rows.sort(key=lambda row: (row.mean_rank, row.method))
+    rows.sort(key=lambda row: (row.rank.mean, row.method))
     shared = {name: boards[0].shared[name] for name in ALIKE}
     if metric and metric.better == "lower":
         taus = tuple(-tau for tau in taus)
@@ -198,14 +207,29 @@ def bootstrapped(statistic: Callable[..., float], *scores: Reals) -> Interval:
     return stratified_bootstrap_interval(statistic, *scores, seed=SEED, replications=REPLICATIONS)
 
 
-def ranks_by_method(boards: Sequence[Board], lines: Sequence[Mapping[str, Row]], keys: Sequence[str]) -> dict[str, float]:
-    """Mean over the tasks of the ranks of the means among these methods."""
-    ranks = []
-    for board, line in zip(boards, lines, strict=True):
-        intervals = [line[key].interval for key in keys]
-        means = [i.mean if i is not None else math.nan for i in intervals]
-        ranks.append(mean_ranks(means, "lower" if board.metric.better == "lower" else "higher"))
-    return {key: fmean(each[i] for each in ranks) for i, key in enumerate(keys)}
+def ranks_by_method(boards: Sequence[Board], lines: Sequence[Mapping[str, Row]], keys: Sequence[str]) -> dict[str, list[float]]:
+    """Of each method, task by task, the rank of its mean among these methods."""
+    ranks = [
+        mean_ranks(means_of(line, keys), "lower" if board.metric.better == "lower" else "higher")
+        for board, line in zip(boards, lines, strict=True)
+    ]
+    return {key: [each[i] for each in ranks] for i, key in enumerate(keys)}
+
+
+def means_of(line: Mapping[str, Row], keys: Sequence[str]) -> list[float]:
+    intervals = [line[key].interval for key in keys]
+    return [i.mean if i is not None else math.nan for i in intervals]
+
+
+def p_against(lines: Sequence[Mapping[str, Row]], keys: Sequence[str], baseline: str) -> dict[str, float]:
+    """Of the methods but the baseline, after Holm; empty where there are too few tasks, or what diverged is no number."""
+    means = {key: [means_of(line, [key])[0] for line in lines] for key in keys}
+    others = [key for key in keys if key != baseline]
+    found = [signed_rank_p([a - b for a, b in zip(means[key], means[baseline], strict=True)]) for key in others]
+    known = [p for p in found if p is not None]
+    if len(lines) < FEWEST_PAIRS or len(known) < len(others):
+        return {}
+    return dict(zip(others, holm(known), strict=True))
 
 
 def taus_of(scores: Sequence[Reals]) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from registry_samples import MACHINE
 from test_leaderboard import Filled
 
 from harness.pooling import make_pools
-from harness.stats import iqm, probability_of_improvement
+from harness.stats import holm, iqm, probability_of_improvement, signed_rank_p, t_interval
 
 TASKS = ("d/a", "d/b", "d/c")
 
@@ -52,8 +52,36 @@ def test_a_pool_says_what_the_statistics_of_its_scores_say(filled):
         assert (row.runs, row.n_failed) == (4, 0)
     assert rows["relu"].improvement is None
     assert rows["silu"].improvement.mean == pytest.approx(probability_of_improvement(scores["silu"], scores["relu"]))
-    assert [row.mean_rank for row in pool.rows] == sorted(row.mean_rank for row in pool.rows)
-    assert rows["elu"].mean_rank == 3.0
+    assert [row.rank.mean for row in pool.rows] == sorted(row.rank.mean for row in pool.rows)
+    assert rows["elu"].rank.mean == 3.0
+
+
+def test_ranks_and_signed_ranks_take_the_tasks_as_their_sample(filled):
+    """Eight tasks, two seeds: the means of the seeds are ranked and tested, and Holm counts the methods."""
+    rng = np.random.default_rng(11)
+    tasks = [f"d/t{i}" for i in range(8)]
+    means = {method: rng.uniform(0.3, 0.8, 8).round(3) for method in ("relu", "silu", "elu")}
+    means["silu"] = means["relu"] + np.linspace(0.01, 0.08, 8)
+    for method, levels in means.items():
+        for task, level in zip(tasks, levels.tolist(), strict=True):
+            filled.add(method, [level - 0.01, level + 0.01], task=task, role="baseline" if method == "relu" else "method")
+
+    [pool] = make_pools(filled.boards())
+    rows = {row.method: row for row in pool.rows}
+    order = [sorted(means, key=lambda m, i=i: -means[m][i]) for i in range(8)]
+
+    assert rows["silu"].rank == t_interval([float(1 + each.index("silu")) for each in order])
+    raw = [signed_rank_p((means[m] - means["relu"]).tolist()) for m in ("silu", "elu")]
+    assert (rows["silu"].p, rows["elu"].p) == pytest.approx(holm(raw))
+    assert rows["silu"].p == pytest.approx(2 * 2 / 2**8)  # all eight the same way, times two methods
+    assert rows["relu"].p is None
+
+
+def test_a_test_over_a_few_tasks_is_not_shown(filled):
+    """Of four tasks no sign pattern is rare."""
+    fill(filled, {"relu": 0.5, "silu": 0.9})
+
+    assert {row.p for row in make_pools(filled.boards())[0].rows} == {None}
 
 
 def test_the_same_boards_give_the_same_pool(filled):
@@ -71,7 +99,7 @@ def test_where_less_is_better_the_pool_keeps_the_metrics_unit(filled):
     [pool] = make_pools(filled.boards())
 
     best = pool.rows[0]
-    assert (best.method, best.mean_rank) == ("silu", 1.0)
+    assert (best.method, best.rank.mean) == ("silu", 1.0)
     assert best.iqm.mean == pytest.approx(0.21)
     assert best.iqm.low <= best.iqm.mean <= best.iqm.high
     assert all(a > b for a, b in zip(pool.taus, pool.taus[1:], strict=False))
@@ -100,7 +128,7 @@ def test_tasks_with_different_metrics_have_no_common_mean(filled):
     [pool] = make_pools(filled.boards())
 
     assert (pool.metric, pool.taus) == (None, ())
-    assert [(row.method, row.iqm, row.mean_rank) for row in pool.rows] == [("silu", None, 1.0), ("relu", None, 2.0)]
+    assert [(row.method, row.iqm, row.rank.mean) for row in pool.rows] == [("silu", None, 1.0), ("relu", None, 2.0)]
     assert pool.rows[0].improvement.mean == 1.0
 
 
@@ -149,7 +177,7 @@ def test_numbers_that_overflow_make_a_pool(filled):
     [pool] = make_pools(filled.boards())
 
     assert {row.improvement for row in pool.rows} == {None}
-    assert all(math.isfinite(row.mean_rank) for row in pool.rows)
+    assert all(math.isfinite(row.rank.mean) for row in pool.rows)
 
 
 def test_the_pool_stands_below_the_boards_in_every_format(filled):

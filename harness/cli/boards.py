@@ -36,6 +36,7 @@ Form = Literal["table", "json", "csv", "markdown"]
 
 MARKS = {"baseline": "*", "ablation": "†", "control": "‡", "oracle": "§"}
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+MOST_TASKS = 12  # of a pool that have a column each
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
@@ -192,7 +193,7 @@ def pool_title(pool: Pool) -> str:
 def pool_columns(pool: Pool) -> list[Column]:
     rows = pool.rows
     made = [
-        Column("mean rank", [f"{row.mean_rank:.1f}" for row in rows]),
+        Column("mean rank", [range_cell(row.rank, digits=2) for row in rows]),
         Column("method", [row.method + MARKS.get(row.role, "") for row in rows], right=False),
     ]
     if pool.metric:
@@ -202,7 +203,9 @@ def pool_columns(pool: Pool) -> list[Column]:
         made.append(Column(heading, [range_cell(row.iqm) for row in rows]))
     if pool.baseline:
         made.append(Column(f"P(beats {pool.baseline})", [range_cell(row.improvement, digits=2) for row in rows]))
-    for i, task in enumerate(pool.tasks):
+    if any(row.p is not None for row in rows):
+        made.append(Column(f"p, same as {pool.baseline}", ["" if row.p is None else f"{row.p:.2g}" for row in rows]))
+    for i, task in enumerate(pool.tasks if len(pool.tasks) <= MOST_TASKS else ()):
         made.append(Column(task, [interval_cell(row.intervals[i]) for row in rows], drop=10))
     made.append(Column("seeds", [str(row.runs) for row in rows]))
     made.append(Column("failed", [str(row.n_failed) for row in rows]))
@@ -227,6 +230,9 @@ def pool_footnotes(pool: Pool) -> list[str]:
     lines.append(
         "in brackets: 95 %, by a bootstrap within each task; it serves no verdict, and below 10 seeds it is too narrow"
     )
+    lines.append("of the mean rank: 95 %, by t over the tasks")
+    if any(row.p is not None for row in pool.rows):
+        lines.append("p: of Wilcoxon's signed ranks of the tasks' means, after Holm over the methods; it serves no verdict")
     if not pool.metric:
         lines.append("the tasks rank by different metrics, so there is no mean over them")
     lines += [f"left out: {name}: {why}" for name, why in pool.left_out.items()]
@@ -265,7 +271,7 @@ def pool_line(pool: Pool, row: PooledRow) -> dict[str, Any]:
         line |= {"metric": pool.metric.name, "unit": pool.metric.unit, "better": pool.metric.better}
     line |= {"baseline": pool.baseline, "method": row.method, "ref": row.ref, "role": row.role, "n_failed": row.n_failed}
     line |= interval_cells("iqm_", row.iqm) | interval_cells("improvement_", row.improvement)
-    return line | {"mean_rank": row.mean_rank}
+    return line | {"mean_rank": row.rank.mean, "rank_low": row.rank.low, "rank_high": row.rank.high, "p_signed_rank": row.p}
 
 
 def shared_cells(shared: Any, names: Iterable[str]) -> dict[str, Any]:

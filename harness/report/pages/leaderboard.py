@@ -11,7 +11,7 @@ from statistics import median
 from harness.fairness import match_lines, tuning_lines
 from harness.identity import canonical
 from harness.leaderboard import Board, Row
-from harness.pooling import Pool
+from harness.pooling import Pool, PooledRow
 from harness.report import charts, linking
 from harness.report.blocks import Cell, Column, Figure, Page, Section, Span, Table
 from harness.report.blocks import Row as Line
@@ -45,6 +45,8 @@ TIED = (
     "`better` and `worse` are as the ranks have it, adjusted for all pairs of the board (Holm); `tied`: the ranks that "
     "both can have overlap. The interval of a difference is of that one pair, unadjusted."
 )
+MOST_TASKS = 12  # of a pool that have a column each
+SIGNED_RANKS = "of Wilcoxon's signed ranks of the tasks' means, after Holm over the methods; it serves no verdict"
 MOST_PROFILES = 6  # lines that can be told apart
 
 
@@ -73,7 +75,10 @@ def board_section(found: Collected, board: Board) -> Section:
 def pool_section(pool: Pool) -> Section:
     """Several tasks together. It serves no verdict, and says so."""
     name = anchor("pool", pool.tasks, sorted(map(str, pool.shared.items())))
-    lines = ["In brackets: 95 %, by a bootstrap within each task. It serves no verdict; below 10 seeds it is too narrow."]
+    lines = [
+        "In brackets: 95 %, by a bootstrap within each task. It serves no verdict; below 10 seeds it is too narrow.",
+        "Of the mean rank: 95 %, by t over the tasks.",
+    ]
     if pool.metric:
         lines.append("IQM: the mean of the middle half of all seeds and tasks together.")
     else:
@@ -86,13 +91,17 @@ def pool_section(pool: Pool) -> Section:
         if pool.baseline
         else []
     )
-    columns += [*(Column(one_line(task), "right") for task in pool.tasks), Column("seeds", "right"), Column("failed", "right")]
+    tested = any(row.p is not None for row in pool.rows)
+    columns += [Column(f"p, same as {short(pool.baseline)}", "right", SIGNED_RANKS)] if tested else []
+    shown = pool.tasks if len(pool.tasks) <= MOST_TASKS else ()
+    columns += [*(Column(one_line(task), "right") for task in shown), Column("seeds", "right"), Column("failed", "right")]
     rows = []
     for row in pool.rows:
-        cells = [Cell(f"{row.mean_rank:.1f}", row.mean_rank), Cell(short(row.method), row.method, linking.method_file(row.ref))]
+        cells = [bracketed(row.rank, 2), Cell(short(row.method), row.method, linking.method_file(row.ref))]
         cells += [bracketed(row.iqm, 4)] if pool.metric else []
         cells += [bracketed(row.improvement, 2)] if pool.baseline else []
-        cells += [*map(interval, row.intervals), count(row.runs), count(row.n_failed)]
+        cells += [number(row.p)] if tested else []
+        cells += [*map(interval, row.intervals if shown else ()), count(row.runs), count(row.n_failed)]
         rows.append(Line(tuple(cells), {"method": short(row.method)}))
     title = f"{plural(len(pool.tasks), 'task')} together"
     table = Table(
@@ -102,7 +111,7 @@ def pool_section(pool: Pool) -> Section:
         title,
         sql=pool_sql(pool),
         command="harness leaderboard",
-        figures=tuple(profile_figure(pool, name)),
+        figures=(*rank_figure(pool, name), *profile_figure(pool, name)),
     )
     where_ = where({**pool.shared})
     return Section(name, f"{title}: {', '.join(map(one_line, pool.tasks))}", text=(where_, *lines), tables=(table,))
@@ -139,6 +148,25 @@ def bracketed(found: Interval | None, digits: int) -> Cell:
         return Cell("")
     ends = "" if found.low is None or found.high is None else f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
     return Cell(f"{found.mean:.{digits}g}{ends}", found.mean)
+
+
+def rank_figure(pool: Pool, name: str) -> Iterator[Figure]:
+    """Mean ranks side by side. Intervals that do not meet say more than the test would; those that do may still differ."""
+    dots = [
+        charts.Dot(short(row.method), row.rank.mean, row.rank.low, row.rank.high, row.role, rank_text(row))
+        for row in pool.rows
+        if row.rank.low is not None and row.rank.high is not None
+    ]
+    if len(dots) == len(pool.rows):
+        says = "; ".join(map(rank_text, pool.rows))
+        middle = (len(pool.rows) + 1) / 2
+        spec = charts.forest(dots, f"mean rank over {plural(len(pool.tasks), 'task')}, 95 % by t", at=middle)
+        told = f"1 is best; the line is where all would be if nothing told them apart. {says}"
+        yield Figure(f"ranks-{name}", "Mean ranks", told, spec)
+
+
+def rank_text(row: PooledRow) -> str:
+    return f"{short(row.method)}: mean rank {bracketed(row.rank, 2).text}"
 
 
 def profile_figure(pool: Pool, name: str) -> Iterator[Figure]:
