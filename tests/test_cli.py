@@ -18,7 +18,7 @@ import pytest
 from helpers import PluginSite, plugin_site
 from invoking import COMMAND, environment_of, harness, harness_process
 from kernel_samples import kernel_attempt, kernel_trial
-from registry_samples import MACHINE, WHERE, make_attempt, make_trial
+from registry_samples import ACCURACY, MACHINE, WHERE, make_attempt, make_trial
 
 from harness.catalogue import load_catalogue
 from harness.cli.look import describe
@@ -580,6 +580,21 @@ def test_a_suite_whose_trials_are_others_by_now_is_no_empty_picture(tmp_path):
     mine = tmp_path / "mine.yaml"  # records know a suite by its name, whatever its file is called
     mine.write_text((Path(__file__).parents[1] / "suites" / "vision.yaml").read_text())
     assert "the 1 attempts of vision here" in harness("leaderboard", "--suite", mine, "--registry", "r").err
+
+
+def test_a_leaderboard_compares_with_whom_it_is_told_to(tmp_path):
+    """The paper's method against all others, say; a name that no plugin offers is a mistake of the user's."""
+    opened = Registry.open(tmp_path / "r")
+    for number, ref in enumerate(("paper-harness/relu", "paper-harness-papers/crrelu"), 1):
+        role = "baseline" if number == 1 else "method"
+        made = make_attempt(number, replace(make_trial(ref, role=role), method=ref))
+        opened.append(replace(made, declared=(ACCURACY,)))
+
+    told = harness("leaderboard", "--registry", "r", "--baseline", "crrelu", "--json")
+    wrong = harness("leaderboard", "--registry", "r", "--baseline", "crelu")
+
+    assert [board["baseline"] for board in told.json["boards"]] == ["crrelu"]
+    assert (wrong.code, "did you mean 'crrelu'" in wrong.err) == (2, True)
 
 
 def test_records_of_other_machines_are_chosen_by_name(tmp_path):

@@ -43,6 +43,7 @@ def say_warnings(registry: Registry) -> None:
 @click.option("--machine", default=None, help="Records of this machine. [default: this one]")
 @option("-t", "--task", "tasks", multiple=True, metavar="GLOB", help="Only these tasks, 'pmlb-*'.")
 @option("-m", "--method", "methods", multiple=True, metavar="GLOB", help="Only these methods, and the baseline.")
+@option("--baseline", default=None, metavar="METHOD", help="Compare with this one. [default: the suite's first baseline]")
 @option("--device", "devices", type=CommaList(), default=(), help="Only cpu, or only cuda.")
 @option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also draw them into this file.")
 @option("--csv", "as_csv", is_flag=True, help="CSV on stdout, one line a method and task.")
@@ -51,16 +52,18 @@ def say_warnings(registry: Registry) -> None:
 @data_dir_option
 @json_option
 def leaderboard_command(
-    suite: str | None, machine: str | None, tasks: tuple[str, ...], methods: tuple[str, ...], devices: tuple[str, ...],
-    svg: Path | None, as_csv: bool, markdown: bool, registry: Path, data_dir: Path | None, as_json: bool,
+    suite: str | None, machine: str | None, tasks: tuple[str, ...], methods: tuple[str, ...], baseline: str | None,
+    devices: tuple[str, ...], svg: Path | None, as_csv: bool, markdown: bool, registry: Path, data_dir: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Rank methods on each task: mean, 95 % interval, difference to the baseline seed by seed, failures counted, cost.
 
     Ranks have ties: "2-4" is a method that at least one other surely beats, and that may stand anywhere from there to fourth.
     Several tasks with the same methods are pooled below their boards: interquartile mean, chance to be better than the
-    baseline, mean rank. All formats say the same numbers.
+    baseline, mean rank, Wilcoxon's p. All formats say the same numbers.
     """
     from harness.cli.boards import draw_leaderboards
+    from harness.cli.run import load_plugins
     from harness.leaderboard import Chosen, make_leaderboards
     from harness.pooling import make_pools
     from harness.provenance import machine_id
@@ -69,12 +72,13 @@ def leaderboard_command(
     chosen = Chosen(tasks, methods, devices)
 
     opened = open_registry(registry)
-    wanted, baseline, name = (None, None, "") if suite is None else chosen_by_suite(suite, registry, data_dir)
+    wanted, first, name = (None, None, "") if suite is None else chosen_by_suite(suite, registry, data_dir)
+    against = first if baseline is None else load_plugins().method(baseline).ref
     here = machine_id()
-    boards = make_leaderboards(opened, wanted, machine or here, baseline, chosen, with_ids=as_json)
+    boards = make_leaderboards(opened, wanted, machine or here, against, chosen, with_ids=as_json)
     # Whose records there are is asked only where this machine has none: the question costs as much as the boards.
     if not boards and machine is None and (other := machine_of(opened, here)) != here:
-        boards = make_leaderboards(opened, wanted, other, baseline, chosen, with_ids=as_json)
+        boards = make_leaderboards(opened, wanted, other, against, chosen, with_ids=as_json)
     if not boards and suite is not None and chosen == Chosen():
         require_none_of(opened, name, suite)
     if svg is not None:  # first: who reads the tables may leave in the middle
