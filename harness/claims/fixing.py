@@ -132,9 +132,11 @@ def find_protocol(name: str, claim: Claim, device: str, seeds: Sequence[int], us
         return Unfixed(name, device, (f"it is looked at with {claim.seeds} seeds, and the suite has {len(seeds)}",))
     first, later = look_seeds(seeds, claim)
     places, reasons = [], []
+    alike: dict[tuple[str, str], list[Use]] = {}  # a claim over a hundred tables has as many cells of one method and task
     for cell in dict.fromkeys(cells(claim.rule)):
-        wanted = {"method": cell.method, "task": cell.task, **dict(cell.given)}
-        found = [use for use in uses if all(fits(use.names, key, value) for key, value in wanted.items())]
+        if (cell.method, cell.task) not in alike:
+            alike[cell.method, cell.task] = fitting(uses, {"method": cell.method, "task": cell.task})
+        found = fitting(alike[cell.method, cell.task], dict(cell.given))
         if reason := why_not(cell, found, first):
             reasons.append(reason)
             continue
@@ -143,6 +145,10 @@ def find_protocol(name: str, claim: Claim, device: str, seeds: Sequence[int], us
     if reasons:
         return Unfixed(name, device, tuple(reasons))
     return Protocol(name, terms_of(claim), first, later, tuple(places))
+
+
+def fitting(uses: Iterable[Use], wanted: Mapping[str, Any]) -> list[Use]:
+    return [use for use in uses if all(fits(use.names, key, value) for key, value in wanted.items())]
 
 
 def look_seeds(seeds: Sequence[int], claim: Claim) -> tuple[tuple[int, ...], tuple[int, ...]]:
