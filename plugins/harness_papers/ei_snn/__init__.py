@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness import Learner, Metric, Paper, Params, Probe, hookimpl
+from harness import Kernel, Learner, Metric, Paper, Params, Probe, hookimpl
+from harness_papers.ei_snn.cases import LIF
 from harness_papers.ei_snn.claims import ARXIV, PAPER
 
 HERE = "harness_papers.ei_snn"
@@ -91,6 +92,13 @@ PROBES = [
         f"{HERE}.probes:measure_activity",
     ),
     Probe("spiking-pictures", "classify", (Metric("raster_spikes", "1", "neither"),), f"{HERE}.probes:draw_activity"),
+    # What ran is in the record, not in a key: results of a machine without a compiler differ in rounding, and in seconds.
+    Probe(
+        "spiking-kernel",
+        "classify",
+        (Metric("fused_neurons", "1", "neither"), Metric("loop_neurons", "1", "neither")),  # layers of each kind
+        f"{HERE}.dispatch:measure_kernel",
+    ),
 ]
 
 
@@ -107,3 +115,8 @@ def harness_methods() -> list[Learner]:
 @hookimpl
 def harness_probes() -> list[Probe]:
     return PROBES
+
+
+@hookimpl
+def harness_kernels() -> list[Kernel]:
+    return [LIF]

@@ -85,10 +85,11 @@ class FusedLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, currents: Tensor, neuron: Neuron) -> Tensor:
         currents, step = rows(currents)
-        blocks = (len(currents) - 1) // STEPS
         kept = None
         if neuron.needs_u:
-            kept = currents.new_empty((blocks, currents.numel() // len(currents)), dtype=state(currents)) if blocks else None
+            steps = currents.shape[0]
+            if steps > STEPS:
+                kept = currents.new_empty(((steps - 1) // STEPS, currents.numel() // steps), dtype=state(currents))
             ctx.save_for_backward(currents, kept)
         ctx.step, ctx.neuron = step, neuron
         return forward(currents, step, neuron, kept)
@@ -113,12 +114,13 @@ _backward_once = torch.autograd.function.once_differentiable(_backward)
 
 def rows(x: Tensor) -> tuple[Tensor, int]:
     """x (T, ...) and the elements from one step to the next, each step contiguous; a copy where they are not so."""
-    x = x.resolve_neg()  # a lazy negation is a bit of the tensor, not in its memory
+    if x.is_neg():
+        x = x.resolve_neg()  # a lazy negation is a bit of the tensor, not in its memory
     if not x.is_contiguous():
         if x[0].is_contiguous():
             return x, x.stride(0)
         x = x.contiguous()
-    return x, x.numel() // len(x)
+    return x, x.numel() // x.shape[0]
 
 
 def state(x: Tensor) -> torch.dtype:
@@ -132,7 +134,7 @@ def forward(currents: Tensor, step: int, neuron: Neuron, kept: Tensor | None) ->
     if currents.is_cuda:
         _triton().forward(currents, step, spikes, kept, neuron)
         return spikes
-    steps, count = len(currents), currents.numel()
+    steps, count = currents.shape[0], currents.numel()
     run, _ = c_kernels.functions(currents.dtype, neuron.hard, neuron.detach, neuron.surrogate)
     run(
         currents.data_ptr(), step, spikes.data_ptr(), 0 if kept is None else kept.data_ptr(), steps, count // steps,
@@ -147,7 +149,7 @@ def backward(currents: Tensor, step: int, kept: Tensor | None, grad: Tensor, gra
     if grad.is_cuda:
         _triton().backward(currents, step, kept, grad, grad_step, made, neuron)
         return made
-    steps, count = len(grad), grad.numel()
+    steps, count = grad.shape[0], grad.numel()
     _, run = c_kernels.functions(grad.dtype, neuron.hard, neuron.detach, neuron.surrogate)
     run(
         currents.data_ptr(), step, 0 if kept is None else kept.data_ptr(), grad.data_ptr(), grad_step, made.data_ptr(), steps,
