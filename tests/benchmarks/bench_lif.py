@@ -17,6 +17,9 @@ relu: torch's own, forward and backward, the least that any operation takes here
 Each subject's spikes and gradient are compared with the reference in float64 before it is read. Where the process has not the
 malloc settings of a worker (`harness.worker.environment`) it starts itself again with them: page faults would hide all else.
 Goal: at most 1.3 floors a step with fused code, with and without gradient through the reset.
+
+epilogue: what makes currents of a circuit's sums (subtract, fill zeros, divide, gain, bias), forward and backward, in C and in
+torch's operations, beside the whole layer (synapses, epilogue, neurons), in turns; CPU seconds, the lowest of all readings.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ import torch
 from harness_papers.ei_snn import c_kernels, kernels
 from harness_papers.ei_snn.cases import LIF, LIFCase, shape
 from harness_papers.ei_snn.fused import STEPS, why_eager
-from harness_papers.ei_snn.neuron import neuron_of
+from harness_papers.ei_snn.layers import Circuit, normalised_formula
+from harness_papers.ei_snn.neuron import lif, neuron_of
+from harness_papers.ei_snn.normalised import normalised
 from torch import Tensor
 
 from harness.kernels.measuring import importable
@@ -172,6 +177,70 @@ def row_of(steps: int, name: tuple[str, str, str], times: list[float], floor_s: 
     return Row(steps, part, subject, how, best, statistics.median(times), best / (SHARES[part] * floor_s), len(times))
 
 
+# The circuit's epilogue --------------------------------------------------------------------------------------------------
+
+LAYERS = (((512,), 512, ()), ((128,), 128, ()), ((16, 3, 3), 32, (16, 16)), ((64, 3, 3), 64, (8, 8)))  # fan, units, positions
+ROWS = 4 * 32  # T = 4 times 32 items; four times as many where there is one position
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """One layer. ours_s, formula_s: the epilogue alone; layer_s: the whole layer with ours; copy_s: of its currents."""
+
+    layer: str
+    ours_s: float
+    formula_s: float
+    layer_s: float
+    copy_s: float
+
+
+def measure_epilogue(fan: tuple[int, ...], units: int, places: tuple[int, ...], rounds: int) -> Epilogue:
+    generator = torch.Generator().manual_seed(0)
+    circuit, rows = Circuit(fan, units), ROWS if places else 4 * ROWS
+    x = (torch.rand(rows, fan[0], *places, generator=generator) < 0.2).float()
+    circuit.init_from(x, generator)
+    with torch.no_grad():
+        excited, mixed = (t.clone().requires_grad_() for t in circuit.stacked(x))
+    given = (excited, mixed, circuit.gain, circuit.bias)
+    above, target = torch.randn(excited.shape, generator=generator), torch.empty_like(excited).detach()
+    near, trained = x.requires_grad_(), list(circuit.parameters())
+
+    def by_step(t: Tensor) -> Tensor:
+        return t.view(4, rows // 4, -1)
+
+    calls: dict[str, Call] = {
+        "ours": lambda: torch.autograd.grad(normalised(*given, True, normalised_formula), given, above),
+        "formula": lambda: torch.autograd.grad(normalised_formula(*given, True), given, above),
+        "layer": lambda: torch.autograd.grad(lif(by_step(circuit(near))), [near, *trained], by_step(above)),
+        "copy": lambda: target.copy_(above),
+    }
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds):
+        for name in calls if number % 2 else reversed(calls):
+            calls[name]()
+            began = time.process_time()
+            calls[name]()
+            found[name].append(time.process_time() - began)
+    told = f"{'x'.join(map(str, fan))} -> {units}" + (f" at {places[0]}x{places[1]}" if places else "")
+    best = {name: min(times) for name, times in found.items()}
+    return Epilogue(f"{told}, {rows} rows", best["ours"], best["formula"], best["layer"], best["copy"])
+
+
+def render_epilogues(found: list[Epilogue]) -> str:
+    """In copies of the layer's currents, and as a share of the layer."""
+    lines = [
+        "| circuit | epilogue, C | epilogue, torch | times faster | the layer | with torch's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for e in found:
+        ours, formula, slower = e.ours_s / e.copy_s, e.formula_s / e.copy_s, e.layer_s + e.formula_s - e.ours_s
+        lines.append(
+            f"| {e.layer} | {ours:.1f} copies | {formula:.1f} copies | {formula / ours:.1f} | {e.layer_s * 1e3:.3g} ms | "
+            f"{slower * 1e3:.3g} ms, {100 * (slower / e.layer_s - 1):.0f} % more |"
+        )
+    return "\n".join(lines)
+
+
 # Command ----------------------------------------------------------------------------------------------------------------
 
 
@@ -213,13 +282,15 @@ def main(argv: list[str]) -> None:
         print(f"measuring: T = {steps}", file=sys.stderr)
         found, floors[steps] = measure(steps, peers, (20 if args.quick else 6400) // steps + 1)
         rows += found
-    table = render(rows, floors)
-    for line in [json.dumps(asdict(row)) for row in rows] if args.json else [table]:
+    print("measuring: epilogue", file=sys.stderr)
+    epilogues = [measure_epilogue(*layer, 3 if args.quick else 100) for layer in LAYERS]
+    tables = [render(rows, floors), render_epilogues(epilogues)]
+    for line in [json.dumps(asdict(found)) for found in (*rows, *epilogues)] if args.json else ["\n\n".join(tables)]:
         print(line)
     if args.write:
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in peers)
         beside = f"Beside {versions}; {platform.machine()}, in floors." if peers else "No peer is installed; in floors."
-        write_page(args.write, "python -m tests.benchmarks.bench_lif " + " ".join(argv), load, [beside, table])
+        write_page(args.write, "python -m tests.benchmarks.bench_lif " + " ".join(argv), load, [beside, *tables])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness_papers.ei_snn.normalised import normalised, why_eager
+
 EPSILON = 1e-6  # in place of the adaptive stabilisation, in its ablation
 Stabilise = Literal["adaptive", "epsilon"]
 
@@ -129,21 +131,27 @@ class Circuit(nn.Module):
             self.bias = nn.Parameter(torch.empty(out))  # b_E
 
     def forward(self, x: Tensor) -> Tensor:
-        balanced, shunting = self.parts(x)
-        if shunting is None:
-            return balanced
-        divisor = stabilised(shunting, self.stabilise, self.through)
-        return by_unit(self.gain, balanced) * balanced / divisor + by_unit(self.bias, balanced)
+        excited, mixed = self.stacked(x)
+        if self.output:
+            return excited - mixed
+        given = (excited, mixed, self.gain, self.bias)
+        if self.stabilise != "adaptive" or why_eager(*given):
+            return normalised_formula(*given, self.through, self.stabilise)
+        return normalised(*given, self.through, normalised_formula)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """I_EE - I_EI, and I_sh before its zeros are filled; None of an output layer."""
-        n = self.excitatory
-        excited, inhibited = project(x, self.inputs, self.stride).split([n, self.inhibitory], dim=1)
-        weight = scaled_gradient(self.inhibition, 1 / self.fan_in if self.scale_gradient else 1.0)
+        excited, mixed = self.stacked(x)
         if self.output:
-            return excited - mix(inhibited, weight), None
-        subtracted, shunting = mix(inhibited, torch.cat([weight, weight * self.shunt])).split(n, dim=1)
+            return excited - mixed, None
+        subtracted, shunting = mixed.split(self.excitatory, dim=1)
         return excited - subtracted, shunting
+
+    def stacked(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """I_EE, and I_EI above I_sh, one tensor (N, 2 n_E, ...); I_EI alone of an output layer."""
+        excited, inhibited = project(x, self.inputs, self.stride).split([self.excitatory, self.inhibitory], dim=1)
+        weight = scaled_gradient(self.inhibition, 1 / self.fan_in if self.scale_gradient else 1.0)
+        return excited, mix(inhibited, weight if self.output else torch.cat([weight, weight * self.shunt]))
 
     @torch.no_grad()
     def init_from(
@@ -176,6 +184,15 @@ class Circuit(nn.Module):
     def constrained(self) -> list[nn.Parameter]:
         """The parameters that must stay >= 0."""
         return [p for name, p in self.named_parameters() if name != "bias"]
+
+
+def normalised_formula(
+    excited: Tensor, mixed: Tensor, gain: Tensor, bias: Tensor, through: bool, how: Stabilise = "adaptive"
+) -> Tensor:
+    """`normalised.normalised` in torch's operations."""
+    subtracted, shunting = mixed.chunk(2, dim=1)
+    balanced = excited - subtracted
+    return by_unit(gain, balanced) * balanced / stabilised(shunting, how, through) + by_unit(bias, balanced)
 
 
 def stabilised(shunting: Tensor, how: Stabilise = "adaptive", through: bool = True) -> Tensor:

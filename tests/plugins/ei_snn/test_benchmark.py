@@ -26,7 +26,8 @@ def test_a_quick_look_gives_every_figure():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    rows, epilogues = [f for f in found if "steps" in f], [f for f in found if "layer" in f]
 
     assert {r["steps"] for r in rows} == {4, 16, 64}
     assert {(r["part"], r["subject"]) for r in rows} >= {
@@ -36,6 +37,8 @@ def test_a_quick_look_gives_every_figure():
         ("step", "formula"),
     }
     assert sum((r["part"], r["subject"]) == ("step", "ours") for r in rows) == 3 * 7
+    assert len(epilogues) == 4
+    assert all(e[name] > 0 for e in epilogues for name in ("ours_s", "formula_s", "layer_s", "copy_s"))
     assert all(math.isfinite(r["multiple"]) and r["multiple"] > 0 for r in rows)
 
 
@@ -53,5 +56,6 @@ def test_the_page_has_the_table_that_the_command_writes():
 
     assert "By `python -m tests.benchmarks.bench_lif " in figures
     assert figures.count("| step | ours |") == figures.count("<= 1.3: ") == 7
+    assert figures.count(" % more |") == 4  # circuits
     for subject in ("eager", "formula", "snntorch", "spikingjelly", "norse", "relu"):
         assert f"| step | {subject} |" in figures
