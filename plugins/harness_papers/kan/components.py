@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,18 +29,18 @@ def build_kan_conv(in_channels: int, out_channels: int, kernel_size: int, stride
 
 
 def build_fastkan(in_features: int, out_features: int, params: Any) -> nn.Module:
-    family = dataclasses.replace(FAMILIES["fastkan"], basis=lambda: Gaussians(params.low, params.high, params.grid))
+    family = dataclasses.replace(FAMILIES["fastkan"], basis=partial(Gaussians, params.low, params.high, params.grid))
     return BasisLayer(family, in_features, out_features, params.norm)
 
 
 def build_relu_kan(in_features: int, out_features: int, params: Any) -> nn.Module:
     bumps = FAMILIES["relu-kan"]
-    family = dataclasses.replace(bumps, basis=lambda: ReluBumps(params.grid, params.order, params.low, params.high))
+    family = dataclasses.replace(bumps, basis=partial(ReluBumps, params.grid, params.order, params.low, params.high))
     return BasisLayer(family, in_features, out_features)
 
 
 def build_chebyshev_kan(in_features: int, out_features: int, params: Any) -> nn.Module:
-    family = dataclasses.replace(FAMILIES["chebyshev"], basis=lambda: Chebyshev(params.degree))
+    family = dataclasses.replace(FAMILIES["chebyshev"], basis=partial(Chebyshev, params.degree))
     return BasisLayer(family, in_features, out_features)
 
 

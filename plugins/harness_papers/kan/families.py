@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -281,7 +282,7 @@ def even(inputs: int, size: int) -> float:
 
 
 def wavelets(name: str) -> Family:
-    return Family(name, lambda: WaveletGrid(name), even, base=True, edges=name)
+    return Family(name, partial(WaveletGrid, name), even, base=True, edges=name)
 
 
 FAMILIES: Mapping[str, Family] = {

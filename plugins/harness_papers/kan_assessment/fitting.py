@@ -10,11 +10,13 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from harness import Diverged, Unsupported
 from harness.lab import NetSolution, count_params, count_step, make_activation
@@ -128,11 +130,13 @@ def make_kan(inputs: int, params: Any, intervals: int, outputs: int = 1) -> nn.S
 
 
 def make_mlp(inputs: int, params: Any, outputs: int = 1) -> nn.Sequential:
+    """Without values: `solve_mlp` draws them, and torch's own draws would be from chance that is not the trial's."""
+    affine = partial(skip_init, nn.Linear)
     widths = [inputs, *[params.width] * params.depth]
     net = nn.Sequential()
     for a, b in itertools.pairwise(widths):
-        net.extend([nn.Linear(a, b), make_activation(params.activation)])
-    net.append(nn.Linear(widths[-1], outputs))
+        net.extend([affine(a, b), make_activation(params.activation)])
+    net.append(affine(widths[-1], outputs))
     return net
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -35,6 +36,17 @@ def test_a_layer_stands_for_every_linear_layer_and_learns(name, arch, in_the_lab
     assert not [part for part in after.modules() if type(part) is torch.nn.Linear]
     pairs = zip(before.named_parameters(), after.parameters(), strict=True)
     assert [n for (n, a), b in pairs if torch.equal(a, b) or not bool(b.isfinite().all())] == []
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_net_of_it_is_saved_and_read_again(name, in_the_lab):
+    """A solution is kept with its record: a family that holds a lambda could not be."""
+    net, _ = in_the_lab(name, Net(**KANS))
+
+    again = pickle.loads(pickle.dumps(net))
+
+    assert [*again.state_dict()] == [*net.state_dict()]
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), net.parameters(), strict=True))
 
 
 def test_the_convolution_stands_in_a_cnn(in_the_lab):

@@ -73,6 +73,16 @@ def fit(solve, params, formula: str = "exp-sine", start: int = 0, **budget: floa
     return solve(ctx.problem, ctx, params), ctx
 
 
+@pytest.mark.parametrize(("solve", "params"), [(solve_kan, KANFitParams()), (solve_mlp, MLPFitParams(width=8))])
+def test_chance_is_the_trials_own(solve, params):
+    """What a layer draws when it is made would come from torch's global generator."""
+    before = torch.random.get_rng_state()
+
+    fit(solve, params, steps=2)
+
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("budget", [{"samples_seen": 300.0 * ITEMS}, {"steps": 300.0}])
 @pytest.mark.parametrize(("solve", "params"), [(solve_kan, KANFitParams()), (solve_mlp, MLPFitParams(width=8))])
 def test_evaluations_are_paid_for_and_most_of_the_budget_is_used(solve, params, budget):
