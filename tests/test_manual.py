@@ -261,7 +261,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EXAMPLES = ["tutorial/first-run.md", "tutorial/leaderboard.md", "tutorial/first-method.md", "tutorial/first-claim.md",
-            "plugins.md", "howto/gpu.md", "howto/data.md", "howto/merging.md"]  # fmt: skip
+            "plugins.md", "howto/certify.md", "howto/gpu.md", "howto/data.md", "howto/merging.md"]  # fmt: skip
 
 
 def test_every_page_with_commands_is_run():

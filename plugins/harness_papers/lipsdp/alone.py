@@ -130,14 +130,15 @@ def read_network(path: Path) -> Network:
 
 
 def main() -> None:
-    """In the process: the folder is its argument."""
+    """In the process: the folder is its argument. Imports and the network are read before the clock starts."""
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text())
-    ctx = Alone(folder, job["budget_s"], job["seed"])
     module, _, name = job["solve"].partition(":")
-    params = params_of(job["solve"])(**job["params"])
+    solve, params = getattr(importlib.import_module(module), name), params_of(job["solve"])(**job["params"])
+    network = read_network(folder / "network.npz")
+    ctx = Alone(folder, job["budget_s"], job["seed"])
     try:
-        solution: Bound = getattr(importlib.import_module(module), name)(read_network(folder / "network.npz"), ctx, params)
+        solution: Bound = solve(network, ctx, params)
     except BudgetSpent:
         ctx.leave({"status": "timeout", "error": "its time was spent", **ctx.offered})
         return

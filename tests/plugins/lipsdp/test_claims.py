@@ -108,9 +108,57 @@ def test_the_gap_s_trend_has_its_sign_right(growth, holds, verdict):
     assert verdict(CLAIMS["gap-grows-with-depth"].rule, value) == holds
 
 
-def test_what_is_not_testable_here_is_said():
-    """Nets, norms and programs that are not implemented are claims without a rule, each with what is missing."""
-    untestable = {name: claim.missing for name, claim in CLAIMS.items() if claim.rule is None}
+# method -> (bound, how it grows with depth): the paper's net of 18 layers, each layer alike
+GROUPS = {"lipsdp-nsr": 17432 ** (1 / 18), "norm-product": 73405 ** (1 / 18), "lipsdp-rr": 50000 ** (1 / 18),
+          "sampled-lower-bound": 267 ** (1 / 18)}  # fmt: skip
+NSR = ("nsr-below-norm-product", "nsr-below-norm-product-in-linf", "nsr-sound", "nsr-not-above-residual-form",
+       "nsr-far-below-at-18-layers")  # fmt: skip
 
-    assert len(untestable) == 4
-    assert all("LipSDP-NSR" in missing for missing in untestable.values())
+
+def of_groups(changed=None):
+    """Values of the cells of NSR's claims; changed: (method, depth) -> factor on its value."""
+    factors = changed or {}
+
+    def value(cell):
+        depth = dict(cell.given)["task.depth"]
+        return GROUPS[cell.method] ** depth * factors.get((cell.method, depth), 1.0)
+
+    return value
+
+
+@pytest.mark.parametrize("name", NSR)
+def test_the_published_numbers_support_the_claims_about_sorting_nets(name, verdict):
+    """The paper's deepest l2 net, taken apart into layers."""
+    assert verdict(CLAIMS[name].rule, of_groups()) == "supported"
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("nsr-below-norm-product", {("lipsdp-nsr", 5): 1.5}),  # above the product at one depth
+        ("nsr-below-norm-product", {("norm-product", 2): 50.0}),  # the gap shrinks
+        ("nsr-below-norm-product-in-linf", {("lipsdp-nsr", 8): 3.0}),
+        ("nsr-sound", {("sampled-lower-bound", 8): 1e3}),
+        ("nsr-not-above-residual-form", {("lipsdp-rr", 2): 0.5}),
+        ("nsr-far-below-at-18-layers", {("lipsdp-nsr", 18): 1.01}),
+    ],
+)
+def test_each_rule_about_sorting_nets_can_fail(name, changed, verdict):
+    """One number moved to the wrong side."""
+    assert verdict(CLAIMS[name].rule, of_groups(changed)) == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("nsr", "residual", "word"),
+    [(1.0, 2**0.5, "supported"), (1.001, 2**0.5, "refuted"), (1.0, 1.3, "refuted"), (1.0, 1.5, "refuted")],
+)
+def test_the_claim_about_maxmin_alone_asks_for_both_numbers(nsr, residual, word, verdict):
+    values = {"lipsdp-nsr": nsr, "lipsdp-rr": residual}
+
+    assert verdict(CLAIMS["residual-form-cannot-see-maxmin"].rule, lambda cell: values[cell.method]) == word
+
+
+def test_every_claim_has_a_rule_and_l_infinity_asks_for_l_infinity():
+    assert [name for name, claim in CLAIMS.items() if claim.rule is None] == []
+    norms = {dict(cell.given)["task.norm"] for cell in cells(CLAIMS["nsr-below-norm-product-in-linf"].rule)}
+    assert norms == {"linf"}

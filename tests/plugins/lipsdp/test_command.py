@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 from harness_papers.lipsdp import alone, command
 from harness_papers.lipsdp.certificate_files import Certificate, decode, encode, facts_of, read_certificates, write_certificates
 from harness_papers.lipsdp.importing import import_network
-from harness_papers.lipsdp.problems import Bound, Multipliers, NormProduct, PointPair
+from harness_papers.lipsdp.problems import (
+    Bound,
+    GroupMultipliers,
+    Multipliers,
+    NormProduct,
+    PerOutput,
+    PointPair,
+    ResidualMultipliers,
+    network,
+)
 from invoking import harness
 
 from harness import HarnessError
@@ -133,22 +143,39 @@ def test_a_file_that_is_no_certificate_is_a_mistake_with_its_mend(content, messa
     assert "Traceback" not in checked.err
 
 
+LAYERS = (normal(6, 2), normal(7, 2))
+ROWS = (ResidualMultipliers((abs(normal(5, 4)),)), GroupMultipliers(LAYERS, LAYERS, LAYERS, LAYERS))
+
+
 @pytest.mark.parametrize(
     "solution",
     [
         Bound(1.5, "upper", Multipliers((normal(1, 6), normal(2, 5)))),
         Bound(0.1 + 0.2, "upper", NormProduct()),
         Bound(1e-300, "lower", PointPair(normal(3, 4), normal(4, 4))),
+        Bound(2.0, "upper", PerOutput((normal(1, 3), normal(2, 3)), ROWS)),
     ],
 )
 def test_evidence_is_read_back_bit_for_bit(solution):
-    """A last digit that is lost may be the one that the proof needs."""
+    """A last digit that is lost may be the one that the proof needs; also of evidence that holds evidence."""
     back = decode(json.loads(json.dumps(encode(solution))))
 
-    assert (back.bound, back.kind, type(back.evidence)) == (solution.bound, solution.kind, type(solution.evidence))
-    for name, value in vars(solution.evidence).items():
-        for ours, theirs in zip(getattr(back.evidence, name), value, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    assert repr(back) == repr(solution)
+    for ours, theirs in zip(leaves(back.evidence), leaves(solution.evidence), strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def leaves(value):
+    """All arrays of evidence, in order."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from leaves(one)
+    else:
+        for one in vars(value).values():
+            yield from leaves(one)
 
 
 def test_people_read_numbers_rounded_away_from_the_constant():
@@ -168,6 +195,30 @@ def test_the_table_says_what_was_read_and_what_was_proved():
     assert [line.split()[0] for line in lines[3:5]] == ["norm-product", "sampled-lower-bound"]
     assert lines[-1].startswith("L <= ")
     assert "times apart" in lines[-1]
+
+
+def test_without_a_name_those_that_may_fit_are_tried(capsys):
+    """Slopes of single units say nothing of sorted groups; what is dense in all units waits until it is named."""
+    relu, sorting = (import_network(f"harness_papers.lipsdp.examples:{name}") for name in ("relu_net", "maxmin_net"))
+    large = replace(sorting, network=network([normal(1, 300, 4), normal(2, 3, 300)], activation="groupsort"))
+    rest = ["norm-product", "sampled-lower-bound", "exact-masks"]
+
+    assert command.fitting(relu) == ["lipsdp-neuron", "lipsdp-layer", *rest]
+    assert command.fitting(sorting) == ["lipsdp-nsr", "nsr-full", "nsr-null", "lipsdp-rr", *rest]
+    assert command.fitting(large) == ["lipsdp-nsr", *rest]
+    assert "nsr-null: left out above 256 units; --method nsr-null runs it" in capsys.readouterr().err
+
+
+def test_a_solver_that_stopped_early_is_said(monkeypatch):
+    """The number is proved all the same, and may be the product of norms."""
+    bound = Bound(100.0, "upper", NormProduct())
+    result = {"status": "ok", "error": "", "seconds": 1.0, "solution": bound, "logged": {"solver_status": "not proved"}}
+    monkeypatch.setattr(alone, "solve_alone", lambda *_: result)
+
+    said = harness("certify", NET, "--method", "lipsdp-neuron").out
+
+    assert "lipsdp-neuron: its solver ended as 'not proved'; the bound above is what is proved" in said
+    assert "6.379295" in said  # the product, recomputed, not the claim
 
 
 def test_l_infinity_is_another_bound():
