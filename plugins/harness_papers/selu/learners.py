@@ -1,7 +1,8 @@
 """Feed-forward nets on tables, as learners of the track `classify`: SELU's and those that it is compared with.
 
-All have `depth` hidden layers of `width` units and an affine head, and are trained by the lab's loop with the same optimiser,
-schedule and batches; they differ in what stands between the layers, and in the scale of their first weights.
+An image is a row of its pixels. All have `depth` hidden layers of `width` units and an affine head, and are trained by the
+lab's loop with the same optimiser, schedule and batches; they differ in what stands between the layers, and in the scale of
+their first weights.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def finish(net: nn.Module) -> None:
 
 def build_plain(between: Callable[[int, float], list[nn.Module]], inputs: int, outputs: int, params: Any) -> nn.Module:
     """depth times an affine map and what `between`(width, dropout) gives, then the head."""
-    parts: list[nn.Module] = []
+    parts: list[nn.Module] = [nn.Flatten()]
     for before in (inputs, *[params.width] * (params.depth - 1)):
         parts += [Linear(before, params.width), *between(params.width, params.dropout)]
     return nn.Sequential(*parts, Linear(params.width, outputs))
@@ -87,7 +88,7 @@ class NormedLinear(nn.Module):
 
 
 def build_weightnorm(inputs: int, outputs: int, params: Any) -> nn.Module:
-    parts: list[nn.Module] = []
+    parts: list[nn.Module] = [nn.Flatten()]
     for before in (inputs, *[params.width] * (params.depth - 1)):
         parts += [NormedLinear(before, params.width), *relu(params.width, params.dropout)]
     return nn.Sequential(*parts, NormedLinear(params.width, outputs))
@@ -110,7 +111,7 @@ class Highway(nn.Module):
 def build_highway(inputs: int, outputs: int, params: Any) -> nn.Module:
     """An affine layer to the width, then depth - 1 highway layers."""
     layers = [Highway(params.width, params.dropout) for _ in range(params.depth - 1)]
-    first = [Linear(inputs, params.width), *relu(params.width, params.dropout)]
+    first = [nn.Flatten(), Linear(inputs, params.width), *relu(params.width, params.dropout)]
     return nn.Sequential(*first, *layers, Linear(params.width, outputs))
 
 
@@ -134,7 +135,7 @@ def build_resnet(inputs: int, outputs: int, params: Any) -> nn.Module:
     pairs, odd = divmod(params.depth - 1, 2)
     blocks = [Residual(params.width, layers, params.dropout) for layers in [2] * pairs + [1] * odd]
     last = [nn.BatchNorm1d(params.width), nn.ReLU()]
-    return nn.Sequential(Linear(inputs, params.width), *blocks, *last, Linear(params.width, outputs))
+    return nn.Sequential(nn.Flatten(), Linear(inputs, params.width), *blocks, *last, Linear(params.width, outputs))
 
 
 BUILDERS: Mapping[str, tuple[Callable[..., nn.Module], str]] = {

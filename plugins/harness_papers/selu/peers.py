@@ -29,7 +29,7 @@ class Voted:
 
     def predict(self, x: Tensor) -> Tensor:
         """(N, classes): a forest's log-probabilities, a machine's one-against-rest values; least for classes it never saw."""
-        found = self.values(x.detach().cpu().double().numpy())
+        found = self.values(rows_of(x))
         logits = np.full((len(found), self.classes), min(found.min(initial=0.0), np.log(LEAST)))
         logits[:, self.fitted.classes_] = found
         return torch.from_numpy(logits).to(x.device, self.dtype)
@@ -39,6 +39,11 @@ class Voted:
             return np.log(self.fitted.predict_proba(x) + LEAST)
         found = self.fitted.decision_function(x)
         return found if found.ndim == 2 else np.stack([-found / 2, found / 2], axis=1)
+
+
+def rows_of(x: Tensor) -> np.ndarray:
+    """(N, F) float64; an image is a row of its pixels."""
+    return x.detach().flatten(1).cpu().double().numpy()
 
 
 def solve_forest(problem: Classify, ctx: Any, params: Any) -> Voted:
@@ -70,7 +75,7 @@ def fitted(model: Any, problem: Classify, ctx: Any) -> Voted:
     items = len(problem.x)
     ctx.spend(samples_seen=items, steps=1)
     with ctx.region("train_step"):
-        model.fit(problem.x.cpu().double().numpy(), problem.y.cpu().numpy())
+        model.fit(rows_of(problem.x), problem.y.cpu().numpy())
     solution = Voted(model, problem.classes, problem.x.dtype)
     ctx.offer(solution)
     return solution

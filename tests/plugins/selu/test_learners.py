@@ -57,6 +57,30 @@ def test_a_net_has_as_many_hidden_layers_as_it_is_told(kind, depth, ctx):
     assert net(torch.zeros(2, 5)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("kind", NETS)
+def test_an_image_is_a_row_of_its_pixels(kind, ctx, rng):
+    """digits are images; the nets see 64 numbers."""
+    net = BUILDERS[kind][0](64, 10, NetParams(width=16, depth=3))
+    init_net(net, ctx(), BUILDERS[kind][1])
+    finish(net)
+    x = torch.randn(6, 1, 8, 8, generator=rng)
+
+    assert torch.equal(net.eval()(x), net(x.reshape(6, 64)))
+
+
+@pytest.mark.parametrize(
+    ("run", "params"), [(solve_forest, ForestParams(trees=5)), (solve_svm, SVMParams())], ids=["forest", "svm"]
+)
+def test_forest_and_machine_take_images_too(run, params, blobs, ctx):
+    problem, (x, _) = blobs
+    images = Classify(problem.x[:, :4].reshape(-1, 1, 2, 2), problem.y, 2, (1, 2, 2))
+    rows = Classify(problem.x[:, :4], problem.y, 2, (4,))
+
+    seen = run(images, ctx(), params).predict(x[:, :4].reshape(-1, 1, 2, 2))
+
+    assert torch.equal(seen, run(rows, ctx(), params).predict(x[:, :4]))
+
+
 def test_what_is_no_net_has_no_hidden_layers():
     assert measure_depth(None, object(), None) == {"hidden_layers": 0.0}
 
@@ -88,7 +112,7 @@ def test_the_snn_starts_as_the_theory_asks(ctx, rng):
     x = torch.randn(512, 5, generator=rng)
     hidden = nn.Sequential(*list(snn.children())[:-1]).eval()(x)
 
-    torch.testing.assert_close(he[3].weight, math.sqrt(2) * snn[3].weight)
+    torch.testing.assert_close(he[4].weight, math.sqrt(2) * snn[4].weight)
     assert abs(hidden.mean().item()) < 0.2
     assert 0.7 < hidden.var().item() < 1.4  # width 128: tau of a unit varies by 12 %
     assert moment_map(0, 1) == pytest.approx((0, 1), abs=1e-12)
@@ -102,7 +126,7 @@ def test_weight_norm_starts_as_the_plain_net_and_takes_length_and_direction_apar
     plain = normed(x)
     finish(normed)
     torch.testing.assert_close(normed(x), plain)
-    layer = normed[0].layer
+    layer = normed[1].layer
     g, v = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
     torch.testing.assert_close(layer.weight, g * v / v.norm(dim=1, keepdim=True))
     before = layer(x)
