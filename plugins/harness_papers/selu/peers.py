@@ -63,7 +63,8 @@ def solve_svm(problem: Classify, ctx: Any, params: Any) -> Voted:
     from sklearn.svm import SVC
 
     features = problem.shape["inputs"]
-    model = SVC(C=params.penalty, gamma=params.gamma / features, max_iter=params.iterations, cache_size=500)
+    # random_state: nothing is drawn, yet without one scikit-learn asks NumPy's global generator.
+    model = SVC(C=params.penalty, gamma=params.gamma / features, max_iter=params.iterations, cache_size=500, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         solution = fitted(model, problem, ctx)
