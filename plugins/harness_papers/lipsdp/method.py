@@ -197,9 +197,7 @@ def find(problem: Network, tasks: list[Task], params: SdpParams, left: Callable[
     """Solve all programs with the solver asked for, within what is left of the clocks; the iterations add up."""
     parts: list[Found] = []
     for done, task in enumerate(tasks):
-        used = sum(part.iterations for part in parts)
-        share = 1.0 / (len(tasks) - done)  # of the seconds
-        rest = lambda clock, used=used, share=share: left(clock) * share if clock == "wall_s" else left(clock) - used  # noqa: E731
+        rest = share_of(left, len(tasks) - done, sum(part.iterations for part in parts))
         parts.append(ours(task, params, rest) if params.solver == "ours" else generals(problem, task, params, rest))
     return Found(
         [x for part in parts for x in part.points],
@@ -209,6 +207,13 @@ def find(problem: Network, tasks: list[Task], params: SdpParams, left: Callable[
         next((part.status for part in parts if part.status != "optimal"), "optimal"),
         max(part.share for part in parts),
     )
+
+
+def share_of(left: Callable[[str], float], tasks: int, used: int) -> Callable[[str], float]:
+    """What one of so many tasks still to come may use: an equal part of the seconds, and all iterations that are not used."""
+    seconds = left("wall_s")
+    others = seconds * (1.0 - 1.0 / tasks) if isfinite(seconds) else 0.0
+    return lambda clock: left(clock) - (others if clock == "wall_s" else used)
 
 
 def ours(task: Task, params: SdpParams, left: Callable[[str], float]) -> Found:
@@ -229,8 +234,15 @@ def generals(problem: Network, task: Task, params: SdpParams, left: Callable[[st
     points, values, iterations, statuses, shares = [], [], 0, [], []
     for row, interior in enumerate(barrier.cheapest(task.starts, task.program.cost)):
         rest = lambda clock, used=iterations: left(clock) - (used if clock == "solver_iterations" else 0)  # noqa: E731
-        answer = general.solve_conic(task.program, row, params.solver, params.eps, rest)
-        point, share = general.repair(task.program, row, answer.x, interior, heads)
+        if rest("solver_iterations") < 1:  # an earlier output used them up
+            answer, point, share = (
+                general.Answer(interior, float(task.program.cost @ interior), "not started", 0),
+                interior,
+                1.0,
+            )
+        else:
+            answer = general.solve_conic(task.program, row, params.solver, params.eps, rest)
+            point, share = general.repair(task.program, row, answer.x, interior, heads)
         points.append(point)
         values.append(answer.value)
         iterations += answer.iterations

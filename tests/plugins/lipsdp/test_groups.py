@@ -191,6 +191,17 @@ def test_general_solvers_agree(kind, norm, bound):
     assert bound(kind, net, solver="scs", eps=1e-6) == pytest.approx(bound(kind, net), rel=1e-3)  # scs is rough
 
 
+def test_iterations_that_the_first_output_used_up_leave_a_certificate_of_the_others(make_ctx):
+    """Three outputs, four iterations: one program is stopped, two are not started, and the bound is proved all the same."""
+    net = sorting_net("3-4-4-3", norm="linf")
+    ctx = make_ctx(solver_iterations=4)
+
+    solution = method.solve_nsr(net, ctx, SdpParams(solver="clarabel"))
+
+    assert ctx.clocks.spent == {"solver_iterations": 4}
+    assert vertex_maximum(net, SlopeVertices()) <= prove(net, solution).bound <= norm_product(net)
+
+
 drawn_nets = st.tuples(
     st.sampled_from(["2-2-2", "3-4-2", "2-4-2-2", "3-2-4-1"]), st.integers(0, 2**32 - 1), st.sampled_from(["sort", "reflect"])
 )

@@ -234,6 +234,19 @@ def test_seconds_that_run_out_stop_our_solver_too(make_ctx):
     assert 1.923352 <= proved(net, solution) <= norm_product(net)
 
 
+def test_the_outputs_of_a_net_share_the_seconds_equally():
+    """l-infinity by slopes solves one program after the other: the first must not leave nothing to the last."""
+    now = {"wall_s": 12.0, "solver_iterations": 30.0}
+    first = method.share_of(now.__getitem__, 3, 0)
+    assert (first("wall_s"), first("solver_iterations")) == (4.0, 30.0)
+    now["wall_s"] = 9.0  # it took 3
+    assert first("wall_s") == 1.0
+
+    assert method.share_of(now.__getitem__, 2, 7)("wall_s") == 4.5
+    assert method.share_of(now.__getitem__, 2, 7)("solver_iterations") == 23.0
+    assert method.share_of(lambda clock: float("inf"), 3, 7)("wall_s") == float("inf")
+
+
 def test_a_solver_that_outlasts_the_budget_leaves_the_norm_product(monkeypatch, make_ctx):
     """The last offer is the result then: what is known before the solver starts, and nothing that came too late."""
     net, seconds, find = card_net("4-8-8-3"), [0.0], method.find
