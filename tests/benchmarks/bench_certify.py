@@ -39,7 +39,6 @@ PEERS = {"clarabel": 1e-8, "scs": 1e-7}
 CASES = (("relu", 2, 32), ("groupsort", 4, 32), ("relu", 4, 32), ("relu", 2, 64), ("relu", 8, 32))
 LARGE = (("groupsort", 18, 128), ("relu", 8, 128), ("relu", 18, 128))
 GOAL = 20.0
-LARGE_LIMIT_S = 1200.0
 START_S = 6  # CPU seconds of imports and of the first small net
 GOALS_S = {("groupsort", 18, 128): 180.0, ("relu", 8, 128): 30.0}
 GOAL_BYTES = {("groupsort", 18, 128): 2 << 30}
@@ -195,6 +194,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench_certify", description=__doc__)
     parser.add_argument("--only", choices=("peers", "large"), help="one part")
     parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="CPU seconds of a peer (default: 60)")
+    parser.add_argument("--large-limit", type=float, default=1200.0, metavar="SECONDS", help="of ours on a large net (1200)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the tables")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put each table between the part's two marks of a page")
     parser.add_argument("--read", nargs=4, metavar=("SOLVER", "ACTIVATION", "LAYERS", "WIDTH"), help=argparse.SUPPRESS)
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
         large = []
         for case in LARGE:
             print(f"measuring: {name_of(case)}", file=sys.stderr)
-            large.append(read_apart(case, "ours", LARGE_LIMIT_S))
+            large.append(read_apart(case, "ours", args.large_limit))
         tables["large"] = render_large(large)
         readings += large
     for line in [json.dumps(asdict(r)) for r in readings] if args.json else ["\n\n".join(tables.values())]:
