@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 AIM = 2.5  # the gap that a step aims at is this much smaller than the proved one; larger needs more centring
-SEEK = 1.5 ** np.arange(-6, 7)  # where a lower bound is looked for, around the nearest point of the central path
+SEEK, SEEK_STEPS = 1.5, 7  # ratio and number of the tau at which a lower bound is looked for
 LOST = 150  # steps (deep nets of slopes need some six a layer) without any lower bound after which another start is tried
 
 
@@ -131,14 +131,24 @@ def follow(program: Program, x: Array, eps: float, go_on: Callable[[int], bool],
 
 
 def look_for_bounds(program: Program, x: Array, rows: Array, newton: Newton, towards: Array, nearest: Array) -> Array:
-    """(batch,) the best lower bound of c x* that this Newton system proves; -inf where it proves none."""
+    """(batch,) the best lower bound of c x* that this Newton system proves; -inf where it proves none.
+
+    It grows with tau as long as the reflected point is feasible: upwards from `nearest` while it is, else down until it is.
+    """
     best, value = np.full(len(x), -np.inf), x @ program.cost
-    for factor in SEEK:
-        tau = nearest * factor
+    upwards, tau = np.ones(len(x), bool), nearest.copy()
+    looking = upwards.copy()
+    for step in range(SEEK_STEPS):
         y = -(tau[:, None] * towards[:, :, 0] + towards[:, :, 1])
         feasible = np.isfinite(program.barrier(x - newton.lift(y), rows))
         bound = value - (program.degree + (newton.gradient * y).sum(1)) / tau
-        best = np.where(feasible, np.maximum(best, bound), best)
+        best = np.where(feasible & looking, np.maximum(best, bound), best)
+        if step == 0:
+            upwards = feasible
+        looking &= feasible == upwards
+        if not looking.any():
+            break
+        tau = np.where(looking, tau * np.where(upwards, SEEK, 1.0 / SEEK), tau)
     return best
 
 
@@ -150,14 +160,15 @@ def line_search(program: Program, x: Array, rows: Array, d: Array, tau: Array, s
     def gain(length: Array) -> Array:
         return length * along + program.barrier(x + length[:, None] * d, rows) - here
 
-    length = np.ones(len(x))
+    decrement = np.sqrt(np.maximum(-slope, 0.0))
+    length = np.where(decrement > 1.0, 1.0 / (1.0 + decrement), 1.0)  # the first is feasible and gains, whatever F is
     reached = gain(length)
     while ((reached > 0.1 * length * slope) & (length > 0)).any():
         short = reached > 0.1 * length * slope
         length = np.where(short, np.where(length > 1e-8, 0.7 * length, 0.0), length)
         reached = np.where(short, gain(length), reached)
     # A factorisation costs much less than a Newton system, so the length is worth a search.
-    for factor, least in ((0.8, 1e-8), (1.3, 0.0)):
+    for factor, least in ((1.5, 0.0), (0.8, 1e-8)):
         trying = length > least
         while trying.any():
             tried = np.where(trying, factor * length, length)
