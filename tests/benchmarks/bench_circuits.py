@@ -1,7 +1,8 @@
 """The circuits of spiking nets: `python -m tests.benchmarks.bench_circuits [--quick] [--json]`.
 
-stacked: a layer of circuits, forward and backward, as it is here (W_EE and W_IE one product, the two uses of W_EI one, zeros of
-the divisor filled without a question) against each product by itself, W_EI position by position, and a look for zeros.
+stacked: a layer of circuits, forward and backward, as it is here (W_EE and W_IE one product, the two uses of W_EI one, what
+follows one pass where there is a C compiler) against each product by itself, W_EI position by position, the rest in torch's
+operations.
 once: a first layer whose input is the same at each of T = 4 steps, against one that is given all T copies.
 
 One thread; process time, in turns (A B B A ...).
