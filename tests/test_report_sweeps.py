@@ -55,6 +55,19 @@ def test_the_table_has_each_method_s_mean_at_each_value(found):
     assert values == [[size, pytest.approx(0.9 + size / 1000), pytest.approx(0.5 + size / 1000)] for size in (1, 2, 5)]
 
 
+def test_what_is_never_ranked_is_not_drawn(tmp_path):
+    """An oracle may be given a number that is not its own, so that it never leads: its line would tell a story of another."""
+    attempts = [
+        quality(10 * size + seed + 4 * (role == "oracle"), name, seed, 0.5 + 0.01 * seed, task_params={"size": size}, role=role)
+        for size in (1, 2, 3)
+        for name, role in (("better", "method"), ("relu", "oracle"))
+        for seed in range(3)
+    ]
+    (section,) = sweep_sections(collect(registry_of(tmp_path / "registry", attempts)).boards)
+
+    assert [column.name for column in section.tables[0].columns] == ["size", "better"]
+
+
 def test_the_picture_draws_a_line_a_method_with_its_interval(found):
     (section,) = sweep_sections(found[1].boards)
     (figure,) = section.tables[0].figures

@@ -108,11 +108,11 @@ def found_at(board: Board, method: str) -> Interval | None:
 
 
 def lines_of(sweep: Sweep) -> Lines:
-    """Method -> (value, mean, low, high), the methods as the board of the largest value has them; a line needs three points."""
+    """Method -> (value, mean, low, high), ranked methods as the board of the largest value has them; three points a line."""
     lines: Lines = {row.method: [] for row in reversed_rows(sweep)}
     for value, board in sweep.boards:
         for row in board.rows:
-            if row.interval is not None and charts.drawable(row.interval.mean):
+            if row.ranked and row.interval is not None and charts.drawable(row.interval.mean):
                 lines[row.method].append((value, *ends(row)))
     drawn = [(method, points) for method, points in lines.items() if len(points) >= FEWEST]
     return dict(drawn[:MOST_LINES])
