@@ -16,6 +16,7 @@ import numpy as np
 
 from harness import Invalid, Unsupported
 from harness_papers.lipsdp.definite import U, gamma, is_surely_positive_definite, smallest_eigenvalue, up
+from harness_papers.lipsdp.exactly import exact_quotient, is_exact
 from harness_papers.lipsdp.inequalities import checked, write_down
 from harness_papers.lipsdp.problems import (
     LEAK,
@@ -36,6 +37,7 @@ from harness_papers.lipsdp.problems import (
 OF_UNITS = (Multipliers, GroupMultipliers, NullSpaceMultipliers, ResidualMultipliers, PerOutput)
 REPAIRS = (0.0, *(10.0**-k for k in range(14, 1, -1)))  # relative growth of rho = L^2 that is tried: 0, 1e-14, ..., 1e-2
 MAX_VERTICES = 1 << 16
+LOST = 1e-6  # of a slope, to the bound of its rounding errors
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,8 @@ def block_diagonal(blocks: tuple[Array, ...]) -> Array:
 def pair_quotient(network: Network, pair: PointPair) -> float:
     """|f(x) - f(y)| / |x - y| in the network's norm, rounded downwards. Raises Invalid if malformed.
 
-    The error of both evaluations is subtracted.
+    The error of both evaluations is subtracted; where that takes more than LOST of the slope, as in deep nets, and the network
+    can be evaluated without rounding, it is.
     """
     x, y = (np.array(point, dtype=np.float64) for point in (pair.x, pair.y))
     if x.shape != y.shape or x.shape != network.weights[0].shape[1:]:
@@ -230,7 +233,10 @@ def pair_quotient(network: Network, pair: PointPair) -> float:
     order = np.inf if network.norm == "linf" else 2
     distance = float(np.linalg.norm(x - y, order)) * (1.0 + (len(x) + 4) * U)
     rise = float(np.linalg.norm(f_x - f_y, order)) * (1.0 - (len(f_x) + 4) * U)
-    rise -= float(np.linalg.norm(error_x + error_y, order)) * 1.001
+    error = float(np.linalg.norm(error_x + error_y, order)) * 1.001
+    if error > LOST * rise and is_exact(network):
+        return exact_quotient(network, x, y)
+    rise -= error
     return max(rise, 0.0) / distance * (1.0 - 4 * U)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from harness_papers.lipsdp import SdpParams, definite, inequalities, method, verify
+from harness_papers.lipsdp import SdpParams, definite, exactly, inequalities, method, verify
 from harness_papers.lipsdp.problems import Bound, Multipliers, Network, NormProduct, PointPair, SlopeVertices, network
 from harness_papers.lipsdp.solvers.neuron import SlopeProgram
 from harness_papers.lipsdp.solvers.reductions import Scaled
@@ -315,8 +315,8 @@ def test_verification_shares_no_code_with_the_solver():
     import ast
     import inspect
 
-    checker = {f"harness_papers.lipsdp.{name}" for name in ("definite", "inequalities")}
-    for module in (verify, inequalities, definite):
+    checker = {f"harness_papers.lipsdp.{name}" for name in ("definite", "exactly", "inequalities")}
+    for module in (verify, inequalities, definite, exactly):
         tree = ast.parse(inspect.getsource(module))
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         ours = {name for name in imported if name.startswith("harness")}
@@ -332,3 +332,64 @@ def test_the_two_lmis_are_the_same_matrix():
     (ours,) = program.matrices(np.concatenate([[2.0], *t]), 0)
 
     np.testing.assert_allclose(ours, lmi(net, 2.0, t)[0], rtol=0, atol=1e-14)  # entries of size 1
+
+
+# Deep nets, where a bound of the rounding leaves nothing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "groupsort"])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_exact_quotient_is_that_of_rational_arithmetic(activation, norm):
+    """Layer by layer in fractions, written down again here; the float64 lies below it by its last digit or two."""
+    net = replace(tiny_net("3-4-4-2", activation), norm=norm)
+    x, y = normal(3, 3), normal(4, 3)
+
+    def run(point):
+        value = [Fraction(v) for v in point]
+        for k, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
+            value = [sum(Fraction(w) * v for w, v in zip(row, value, strict=True)) + Fraction(b)
+                     for row, b in zip(weight.tolist(), bias.tolist(), strict=True)]  # fmt: skip
+            if k < 2 and activation == "groupsort":
+                value = [v for i in (0, 2) for v in sorted(value[i : i + 2], reverse=True)]
+            elif k < 2:
+                leak = Fraction(0.01) if activation == "leaky_relu" else Fraction(0)
+                value = [v if v > 0 else leak * v for v in value]
+        return value
+
+    rises = [a - b for a, b in zip(run(x.tolist()), run(y.tolist()), strict=True)]
+    runs = [Fraction(a) - Fraction(b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    found = Fraction(exactly.exact_quotient(net, x, y))
+    if norm == "linf":
+        exact = max(map(abs, rises)) / max(map(abs, runs))
+        assert exact * (1 - Fraction(1, 1 << 51)) < found < exact
+    else:
+        exact = sum(r * r for r in rises) / sum(r * r for r in runs)
+        assert exact * (1 - Fraction(1, 1 << 50)) < found * found < exact
+
+
+def tiny_net(dims, activation):
+    net = card_net(dims, activation)
+    return replace(net, biases=tuple(normal(10 + k, len(b)) for k, b in enumerate(net.biases)))
+
+
+@pytest.mark.parametrize("activation", ["relu", "groupsort"])
+def test_a_deep_net_keeps_its_lower_bound(activation):
+    """Twenty layers of norm 5 and absolute norm 13: what is subtracted for rounding would be larger than the slope itself."""
+    rng = np.random.default_rng(0)
+    weights = [5 * np.linalg.qr(rng.standard_normal((8, 8)))[0] for _ in range(20)]
+    net = network(weights, activation=activation)
+    pair = PointPair(normal(1, 8), normal(1, 8) * (1 + 1e-7))
+
+    _, error = verify.evaluate(net, np.asarray(pair.x))
+    slope = pair_quotient(net, pair)
+
+    assert np.linalg.norm(error) > 1e-7 * slope  # of a distance of some 3e-7
+    assert slope > 0.0
+    if activation == "groupsort":  # it changes no length, so the slope is known where no swap lies between
+        assert slope == pytest.approx(5.0**20, rel=1e-12)
+
+
+def test_only_nets_that_are_small_and_piecewise_linear_are_taken_exactly():
+    assert exactly.is_exact(card_net("4-8-3"))
+    assert not exactly.is_exact(card_net("4-8-3", "tanh"))
+    assert not exactly.is_exact(network([np.ones((600, 600))]))
