@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asv.step_detect import detect_steps
 from asv_tools import git, graph_values, run_asv
 from browser.chromium import dump_page, lacking
 from registry_samples import WHERE, make_trial, name_of
@@ -146,6 +147,43 @@ def test_the_interval_of_the_median_covers_99_of_100():
         covered = 1 - 2 * sum(math.comb(n, k) for k in range(ranks[n])) / 2**n
         one_less = 1 - 2 * sum(math.comb(n, k) for k in range(ranks[n] + 1)) / 2**n
         assert covered >= 0.99 > one_less
+
+
+# Thirty measured nights of one kernel, 15 % more work from the 19th on: the time and half its 99 % interval, in us.
+NIGHTS = [
+    (2423, 79.1), (2355, 15.6), (2379, 34.4), (2366, 16.4), (2436, 24.0), (2434, 24.2), (2370, 29.8), (2303, 28.1),
+    (2331, 27.5), (2339, 30.3), (2328, 23.6), (2406, 56.7), (2436, 42.9), (2463, 18.4), (2465, 41.7), (2495, 35.4),
+    (2467, 41.2), (2486, 23.7), (2980, 25.1), (2927, 61.9), (2893, 103.3), (2934, 36.9), (2996, 29.1), (2959, 55.2),
+    (2946, 37.2), (2848, 40.3), (2901, 64.7), (2942, 19.7), (2854, 26.7), (2883, 30.8),
+]  # fmt: skip
+
+
+def test_intervals_of_times_hold_the_noise_of_nights_and_hide_no_step_from_asv():
+    """asv weighs points by them: as wide as the samples of one night say, it found no step in these thirty."""
+    quantity, cell = pt.Quantity("forward", "time", "s", "lower"), ("ours",)
+    readings = [
+        reading(0, night, at * 1e-6, interval=((at - half) * 1e-6, (at + half) * 1e-6))
+        for night, (at, half) in enumerate(NIGHTS)
+    ]
+    found = {pt.Where("m", f"{night}", "3.11", "2"): {cell: pt.combine([r])} for night, r in enumerate(readings)}
+
+    made = [by_cell[cell] for by_cell in pt.with_nights(found, quantity).values()]
+
+    night = 2.5758 * 0.01 * 2423e-6
+    for point, (at, half) in zip(made, NIGHTS, strict=True):
+        assert point.value == at * 1e-6
+        assert point.interval == pytest.approx(
+            [at * 1e-6 - math.hypot(half * 1e-6, night), at * 1e-6 + math.hypot(half * 1e-6, night)]
+        )
+    steps = detect_steps([p.value for p in made], [2 / (p.interval[1] - p.interval[0]) for p in made])
+    assert [step[:2] for step in steps] == [(0, STEP), (STEP, COMMITS)]
+
+
+def test_intervals_over_seeds_stay_as_they_are():
+    """Seeds differ already by all that a night can change."""
+    found = {pt.Where("m", "c", "3.11", "2"): {("ours",): pt.Point(0.9, (0.8, 1.0))}}
+
+    assert pt.with_nights(found, pt.Quantity("test", "error", "1", "lower")) == found
 
 
 def reading(seed: int, order: float, value: float | None, **more: Any) -> pt.Reading:

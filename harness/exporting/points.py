@@ -37,6 +37,8 @@ KERNEL_LEFT_OUT = ("bytes_rate", "flop_rate", "faults")
 MACHINE_PARTS = ("ceiling", "copy", "copy_cold")  # a copy's seconds are exported all the same: they tell the machine's steps
 MAX_SAMPLES = 100  # of one point
 CONFIDENCE = 0.99
+NORMAL_99 = 2.5758  # deviations of a normal distribution that hold 99 %
+NIGHT_NOISE = 0.01  # relative deviation of one night's time, as `harness regress` assumes where none was measured
 SPARSE = 2  # a product of parameters of which less than one in SPARSE was measured is split
 SMALL = 64  # unless it is as small as this
 
@@ -400,7 +402,7 @@ def benchmarks_of(
     stem: str, group: Group, quantity: Quantity, found: Mapping[Where, Mapping[tuple[Value, ...], Sequence[Reading]]]
 ) -> Iterator[Benchmark]:
     """One benchmark, or several where most of the product of its parameters was never measured."""
-    points = {where: {cell: combine(readings) for cell, readings in cells.items()} for where, cells in found.items()}
+    points = with_nights({where: {c: combine(rs) for c, rs in cells.items()} for where, cells in found.items()}, quantity)
     name = f"registry.{stem}.{slug(quantity.part)}.{slug(quantity.lower_name)}"
     title = f"{group.stem.partition('.')[2]} {quantity.part}: {quantity.lower_name}"
     cells = {cell for by_cell in points.values() for cell in by_cell}
@@ -425,6 +427,35 @@ def benchmarks_of(
                 if by_cell
             },
         )
+
+
+def with_nights(
+    points: Mapping[Where, Mapping[tuple[Value, ...], Point]], quantity: Quantity
+) -> dict[Where, dict[tuple[Value, ...], Point]]:
+    """Intervals of times, widened by what one night differs from another: samples of one night say nothing of that.
+
+    By as much along a whole history, for asv weighs points by their intervals: with widths that differ several times over, or
+    that grow with the time itself, its search misses a step of a fifth.
+    """
+    if quantity.name != "time":
+        return {where: dict(by_cell) for where, by_cell in points.items()}
+    oldest: dict[tuple[Value, ...], Point] = {}
+    for cell, point in ((cell, point) for by_cell in points.values() for cell, point in by_cell.items()):
+        if point.value is not None and (cell not in oldest or point.started_s < oldest[cell].started_s):
+            oldest[cell] = point
+    return {
+        where: {cell: widened(point, oldest[cell].value if cell in oldest else None) for cell, point in by_cell.items()}
+        for where, by_cell in points.items()
+    }
+
+
+def widened(point: Point, scale: float | None) -> Point:
+    """Each bound moved out as two independent errors add: its own distance, and a night's noise of `scale`."""
+    if point.interval is None or point.value is None or scale is None:
+        return point
+    night = NORMAL_99 * NIGHT_NOISE * abs(scale)
+    below, above = (math.hypot(bound - point.value, night) for bound in point.interval)
+    return replace(point, interval=(point.value - below, point.value + above))
 
 
 def split_sparse(
