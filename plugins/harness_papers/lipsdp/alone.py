@@ -120,7 +120,7 @@ def write_network(path: Path, network: Network) -> None:
 
 
 def read_network(path: Path) -> Network:
-    with np.load(path) as held:
+    with np.load(path, allow_pickle=False) as held:
         settings = json.loads(str(held["settings"]))
 
         def all_of(name: str) -> tuple[Array, ...]:
