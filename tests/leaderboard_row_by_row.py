@@ -206,7 +206,21 @@ def make_row(
         flops=float(matched["got"]) if matched and matched["unit"] == "flops" else None,
         attempts=tuple(a["attempt_id"] for a in attempts),
         match=next((told_of(a["matched"]) for a in attempts if a["matched"]), None),
+        tuned=tuned_of(quality),
     )
+
+
+def tuned_of(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Sums over the seeds; the values that were chosen, of seeds with the very same tuning once."""
+    texts = [a["tuned"] for a in attempts if a["tuned"]]
+    if not texts:
+        return None
+    sums = {name: sum(json.loads(text)[name] for text in texts) for name in ("trials", "failed", "cost_s")}
+    chosen: dict[str, list[Any]] = {}
+    for text in dict.fromkeys(texts):
+        for name, value in sorted(json.loads(text)["values"].items()):
+            chosen.setdefault(name, []).append(value)
+    return {**sums, "values": chosen}
 
 
 def rank_of(method: str, ranked: Mapping[str, Any], beaten: set[tuple[str, str]]) -> tuple[int, int] | None:
@@ -233,7 +247,7 @@ def paired_t(differences: Sequence[float]) -> tuple[float, float]:
     scaled = [d / largest for d in differences]
     mean = fmean(scaled)
     sd = math.hypot(*(d - mean for d in scaled)) / math.sqrt(len(scaled) - 1)
-    if sd < 1e-9:
+    if sd / math.sqrt(len(scaled)) <= 1e-9:
         return mean, 2 / 2 ** len(scaled)
     return mean, float(2 * special.stdtr(len(scaled) - 1, -abs(mean) / sd * math.sqrt(len(scaled))))
 
