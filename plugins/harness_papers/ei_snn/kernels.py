@@ -101,6 +101,8 @@ def snntorch(inputs: Inputs, case: LIFCase) -> Tensor:
     if not case.reset_gradient:
         raise Unsupported("snntorch: with the reset at once, its gradient cannot be cut off; use reset_gradient: true")
     cell, currents = _snntorch(case.reset, case.surrogate), inputs["currents"]
+    if currents.dtype != torch.float32:
+        raise Unsupported(f"snntorch: its spikes are float32, whatever comes in; the currents are {currents.dtype}")
     v, spikes = torch.zeros_like(currents[0]), []
     for current in currents:
         s, v = cell(current, v)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn import functional as F
 
 from harness import Series
 from harness.lab import Classify, Linear, NetSolution, Train, count_params, count_step, fit, init_net
@@ -69,6 +69,22 @@ def layernorm(width: int, drop: float) -> list[nn.Module]:
     return [nn.LayerNorm(width), nn.ReLU(), nn.Dropout(drop)]
 
 
+class LengthAndDirection(nn.Module):
+    """An affine layer with the weights g v / |v|, unit by unit. Torch's own cannot be saved whole."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.v, self.bias = layer.weight, layer.bias
+        self.g = nn.Parameter(layer.weight.detach().norm(dim=1, keepdim=True))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.g * self.v / self.v.norm(dim=1, keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
 class NormedLinear(nn.Module):
     """(N, in) -> (N, out): each unit's weights are a length times a direction, learned apart.
 
@@ -81,7 +97,8 @@ class NormedLinear(nn.Module):
 
     def normalise(self) -> None:
         """Take the weights apart; they stay what they are."""
-        self.layer = weight_norm(self.layer)
+        assert isinstance(self.layer, nn.Linear)
+        self.layer = LengthAndDirection(self.layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
@@ -177,5 +194,7 @@ def measure_depth(held_part: Any, solution: Any, ctx: Any) -> dict[str, float | 
     """The probe `hidden-layers`: affine layers of a net but for its head and for highway gates; 0 for what is no net."""
     net = getattr(solution, "module", None)
     parts = list(net.modules()) if isinstance(net, nn.Module) else []
-    affine = sum(isinstance(part, nn.Linear) for part in parts) - sum(isinstance(part, Highway) for part in parts)
+    affine = sum(isinstance(part, nn.Linear | LengthAndDirection) for part in parts) - sum(
+        isinstance(part, Highway) for part in parts
+    )
     return {"hidden_layers": float(max(0, affine - 1))}

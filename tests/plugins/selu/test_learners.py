@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -127,7 +128,8 @@ def test_weight_norm_starts_as_the_plain_net_and_takes_length_and_direction_apar
     finish(normed)
     torch.testing.assert_close(normed(x), plain)
     layer = normed[1].layer
-    g, v = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
+    g, v = layer.g, layer.v
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))  # it is kept with its record
     torch.testing.assert_close(layer.weight, g * v / v.norm(dim=1, keepdim=True))
     before = layer(x)
 
