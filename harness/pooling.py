@@ -39,6 +39,7 @@ REPLICATIONS = 2_000  # enough for two digits of an interval that is itself indi
 DRAWING, MOST = 25, 1e8
 SEED = 20261128  # of the bootstrap: the same boards give the same intervals
 TAUS = 41
+MOST_TASKS = 12  # that have a column each
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Pool:
     rows: tuple[PooledRow, ...]
     left_out: Mapping[str, str]
     refs: tuple[tuple[str, str], ...]
+
+    @property
+    def shown_tasks(self) -> tuple[str, ...]:
+        """Those with a column each: all, or none where they would fill the page."""
+        return self.tasks if len(self.tasks) <= MOST_TASKS else ()
 
 
 def make_pools(boards: Sequence[Board]) -> list[Pool]:

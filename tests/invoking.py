@@ -79,3 +79,13 @@ def query(registry: Path, sql: str) -> list[dict[str, Any]]:
     assert answer.code == 0, answer.err
     rows: list[dict[str, Any]] = answer.json
     return rows
+
+
+def run_script(script: Path, **environment: str) -> str:
+    """What a script of ours prints, in a process of its own; one that fails fails the test."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script)], env={**os.environ, **environment}, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

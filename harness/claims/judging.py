@@ -61,8 +61,9 @@ def choose(catalogue: Catalogue, names: Collection[str]) -> list[str]:
 def judge_claim(name: str, claim: Claim, fixed: Sequence[Fixing], evidence: Evidence, suite: str = "") -> list[Verdict]:
     """On each protocol of its present terms, and at each place; one where nothing has run."""
     bare = Verdict(
-        name, name.partition(".")[0], claim.says, "inconclusive", "", seeds=claim.seeds, effect=claim.effect, value=claim.value,
-        place=claim.place, source=claim.source, scaled_down=claim.scaled_down, unverified=claim.unverified,
+        name, name.partition(".")[0], claim.says, "inconclusive", "", seeds=claim.seeds, wanted=claim.seeds,
+        effect=claim.effect, value=claim.value, place=claim.place, source=claim.source, scaled_down=claim.scaled_down,
+        unverified=claim.unverified,
     )  # fmt: skip
     if claim.rule is None:
         return [replace(bare, word="not testable here", reason=f"it would take {claim.missing}", missing=(claim.missing,))]

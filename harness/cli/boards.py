@@ -36,7 +36,6 @@ Form = Literal["table", "json", "csv", "markdown"]
 
 MARKS = {"baseline": "*", "ablation": "†", "control": "‡", "oracle": "§"}
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
-MOST_TASKS = 12  # of a pool that have a column each
 FURTHER_SHOWN = 3  # further metrics beside the ranking one; --json has all
 
 
@@ -205,7 +204,7 @@ def pool_columns(pool: Pool) -> list[Column]:
         made.append(Column(f"P(beats {pool.baseline})", [range_cell(row.improvement, digits=2) for row in rows]))
     if any(row.p is not None for row in rows):
         made.append(Column(f"p, same as {pool.baseline}", ["" if row.p is None else f"{row.p:.2g}" for row in rows]))
-    for i, task in enumerate(pool.tasks if len(pool.tasks) <= MOST_TASKS else ()):
+    for i, task in enumerate(pool.shown_tasks):
         made.append(Column(task, [interval_cell(row.intervals[i]) for row in rows], drop=10))
     made.append(Column("seeds", [str(row.runs) for row in rows]))
     made.append(Column("failed", [str(row.n_failed) for row in rows]))

@@ -198,7 +198,7 @@ def numbers_of(v: Verdict) -> list[str]:
         estimate_text(d),
         interval_of(d),
         range_text(d) + others,
-        str(v.n) if v.n == (v.wanted or v.seeds) else f"{v.n}/{v.wanted or v.seeds}",
+        str(v.n) if v.n == v.wanted else f"{v.n}/{v.wanted}",
         power,
         cost,
     ]
@@ -290,7 +290,7 @@ def share_text(value: float | None) -> str:
 def looked_at(v: Verdict) -> str:
     if v.tasks:
         return f"{v.n} of {v.wanted} tasks, {v.seeds} seed{'' if v.seeds == 1 else 's'} each"
-    return f"{v.n} of {v.wanted or v.seeds} seeds"
+    return f"{v.n} of {v.wanted} seeds"
 
 
 def power_text(v: Verdict) -> str:

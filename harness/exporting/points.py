@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,7 @@ KERNEL_LEFT_OUT = ("bytes_rate", "flop_rate", "faults")
 MACHINE_PARTS = ("ceiling", "copy", "copy_cold")  # a copy's seconds are exported all the same: they tell the machine's steps
 MAX_SAMPLES = 100  # of one point
 CONFIDENCE = 0.99
-NORMAL_99 = 2.5758  # deviations of a normal distribution that hold 99 %
-NIGHT_NOISE = 0.01  # relative deviation of one night's time, as `harness regress` assumes where none was measured
+NIGHT_NOISE = 0.01  # relative deviation of one night's time, assumed where none was measured
 SPARSE = 2  # a product of parameters of which less than one in SPARSE was measured is split
 SMALL = 64  # unless it is as small as this
 
@@ -453,7 +452,7 @@ def widened(point: Point, scale: float | None) -> Point:
     """Each bound moved out as two independent errors add: its own distance, and a night's noise of `scale`."""
     if point.interval is None or point.value is None or scale is None:
         return point
-    night = NORMAL_99 * NIGHT_NOISE * abs(scale)
+    night = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * NIGHT_NOISE * abs(scale)
     below, above = (math.hypot(bound - point.value, night) for bound in point.interval)
     return replace(point, interval=(point.value - below, point.value + above))
 

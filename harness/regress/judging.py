@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.exporting.points import NIGHT_NOISE
 from harness.identity import canonical
 from harness.provenance import machine_id
 from harness.regress.history import LEAST_POINTS, THRESHOLD, available, find_step, lower_is_better
@@ -41,7 +42,7 @@ class Practice:
 
 
 PRACTICES: Mapping[Aspect, Practice] = {
-    "time": Practice(effect=0.02, noise_floor=0.01),
+    "time": Practice(effect=0.02, noise_floor=NIGHT_NOISE),
     "memory": Practice(effect=0.02, noise_floor=0.005),
     "quality": Practice(effect=0.005, noise_floor=0.0025),
     "error": Practice(effect=1.0, noise_floor=0.1),  # a kernel's rounding errors: twice as large

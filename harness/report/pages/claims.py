@@ -182,8 +182,7 @@ def verdict_row(found: Collected, paper: Paper, claim: Claim, verdict: Verdict, 
 
 
 def pairs_text(verdict: Verdict) -> str:
-    wanted = verdict.wanted or verdict.seeds
-    told = str(verdict.n) if verdict.n == wanted else f"{verdict.n} of {wanted}"
+    told = str(verdict.n) if verdict.n == verdict.wanted else f"{verdict.n} of {verdict.wanted}"
     return "" if not verdict.n else told + (" tasks" if verdict.tasks else "")
 
 

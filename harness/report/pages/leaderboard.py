@@ -45,7 +45,6 @@ TIED = (
     "`better` and `worse` are as the ranks have it, adjusted for all pairs of the board (Holm); `tied`: the ranks that "
     "both can have overlap. The interval of a difference is of that one pair, unadjusted."
 )
-MOST_TASKS = 12  # of a pool that have a column each
 SIGNED_RANKS = "of Wilcoxon's signed ranks of the tasks' means, after Holm over the methods; it serves no verdict"
 MOST_PROFILES = 6  # lines that can be told apart
 
@@ -93,15 +92,18 @@ def pool_section(pool: Pool) -> Section:
     )
     tested = any(row.p is not None for row in pool.rows)
     columns += [Column(f"p, same as {short(pool.baseline)}", "right", SIGNED_RANKS)] if tested else []
-    shown = pool.tasks if len(pool.tasks) <= MOST_TASKS else ()
-    columns += [*(Column(one_line(task), "right") for task in shown), Column("seeds", "right"), Column("failed", "right")]
+    columns += [
+        *(Column(one_line(task), "right") for task in pool.shown_tasks),
+        Column("seeds", "right"),
+        Column("failed", "right"),
+    ]
     rows = []
     for row in pool.rows:
         cells = [bracketed(row.rank, 2), Cell(short(row.method), row.method, linking.method_file(row.ref))]
         cells += [bracketed(row.iqm, 4)] if pool.metric else []
         cells += [bracketed(row.improvement, 2)] if pool.baseline else []
         cells += [number(row.p)] if tested else []
-        cells += [*map(interval, row.intervals if shown else ()), count(row.runs), count(row.n_failed)]
+        cells += [*map(interval, row.intervals if pool.shown_tasks else ()), count(row.runs), count(row.n_failed)]
         rows.append(Line(tuple(cells), {"method": short(row.method)}))
     title = f"{plural(len(pool.tasks), 'task')} together"
     table = Table(

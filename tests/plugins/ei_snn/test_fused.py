@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from harness_papers.ei_snn import PlainParams, c_kernels, fused, neuron
 from harness_papers.ei_snn.fused import FusedLIF, Neuron, why_eager
 from harness_papers.ei_snn.learners import solve_plain
 from harness_papers.ei_snn.neuron import ALPHAS, lif, lif_loop
+from invoking import run_script
 from torch import Tensor
 
 WHY = c_kernels.why_not(torch.float32, False, True, "sigmoid")
@@ -278,28 +276,18 @@ def test_torch_compile_is_given_the_loop(monkeypatch):
 # Triton -----------------------------------------------------------------------------------------------------------------
 
 
-def run_script(name: str, **environment: str) -> str:
-    """What a script of this folder prints, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name(name))], env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_triton_kernels_agree_with_the_loop_in_the_interpreter():
     """On the CPU: Triton reads TRITON_INTERPRET when it is imported."""
     pytest.importorskip("triton", reason="triton is not installed")
 
-    assert run_script("interpret_triton.py", TRITON_INTERPRET="1").count("agrees") == 160
+    assert run_script(Path(__file__).with_name("interpret_triton.py"), TRITON_INTERPRET="1").count("agrees") == 160
 
 
 def test_the_triton_kernels_compile_for_a_hopper_gpu(tmp_path):
     """Without one: their types fit, and a thread loads several neurons at a time."""
     pytest.importorskip("triton", reason="triton is not installed")
 
-    assert run_script("compile_triton.py", TRITON_CACHE_DIR=str(tmp_path)).count("compiled") == 4
+    assert run_script(Path(__file__).with_name("compile_triton.py"), TRITON_CACHE_DIR=str(tmp_path)).count("compiled") == 4
 
 
 def test_without_triton_the_loop_runs_on_cuda_and_the_reason_is_said(monkeypatch):

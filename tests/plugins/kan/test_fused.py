@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from harness_papers.kan.c_kernels import calls
 from harness_papers.kan.fused import eager_spline_linear, fused_spline_linear, why_eager
 from harness_papers.kan.layers import KANLinear
 from harness_papers.kan.splines import Grid
+from invoking import run_script
 from torch import Tensor
 from torch.autograd import profiler
 
@@ -343,28 +341,18 @@ def test_no_tensor_is_made_but_output_and_gradients(rng):
 # Triton -----------------------------------------------------------------------------------------------------------------
 
 
-def run_script(name: str, **environment: str) -> str:
-    """What a script of this folder prints, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name(name))], env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_triton_kernels_agree_with_the_formula_in_the_interpreter():
     """On the CPU: Triton reads TRITON_INTERPRET when it is imported."""
     pytest.importorskip("triton", reason="triton is not installed")
 
-    assert run_script("interpret_triton.py", TRITON_INTERPRET="1").count("agrees") == 28
+    assert run_script(Path(__file__).with_name("interpret_triton.py"), TRITON_INTERPRET="1").count("agrees") == 28
 
 
 def test_the_triton_kernels_compile_for_a_hopper_gpu(tmp_path):
     """Without one: their types fit, their tiles have room, and tensor cores multiply."""
     pytest.importorskip("triton", reason="triton is not installed")
 
-    assert run_script("compile_triton.py", TRITON_CACHE_DIR=str(tmp_path)).count("compiled") == 6
+    assert run_script(Path(__file__).with_name("compile_triton.py"), TRITON_CACHE_DIR=str(tmp_path)).count("compiled") == 6
 
 
 def test_without_triton_the_formula_runs_on_cuda_and_the_reason_is_said(monkeypatch):

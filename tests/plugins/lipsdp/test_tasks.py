@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from harness import Invalid, Unsupported
 from lipsdp.conftest import card_net, normal
+from lipsdp.test_activations import SORTED_LINF
 
 SMALL = RandomNet(dims="4-8-3", samples=500)
 SOLVERS = {
@@ -259,23 +260,13 @@ def test_the_sampled_pair_shows_the_jacobian_s_norm():
 
 # Groups, l-infinity, rows ----------------------------------------------------------------------------------------------------
 
-# l-infinity of the card's nets, output row 0: dims, group -> product of the largest row sums, sampled
-ROWS = {
-    ("2-4-2", 2): (2.096148, 0.830460),
-    ("4-8-3", 2): (3.462095, 1.058766),
-    ("4-8-8-3", 2): (15.640830, 2.049544),
-    ("4-8-8-3", 4): (15.640830, 3.535311),
-    ("4-8-8-8-3", 2): (34.179758, 2.750198),
-    ("10-16-16-16-10", 2): (198.378968, 4.393244),
-    ("10-16-16-16-10", 4): (198.378968, 4.724792),
-}
 CARD = 1e-5  # the card gives six decimals
 
 
-@pytest.mark.parametrize(("dims", "group"), ROWS)
+@pytest.mark.parametrize(("dims", "group"), SORTED_LINF)
 def test_the_card_s_rows_in_l_infinity_are_reachable_as_tasks(dims, group, make_ctx):
     """Net, norm, row and points: two columns of the card's table."""
-    product, sampled = ROWS[dims, group]
+    product, sampled = SORTED_LINF[dims, group]
     params = RandomNet(dims=dims, draw="card", activation="groupsort", group=group, norm="linf", rows=1)
     loaded = tasks.load_random_net(params, make_ctx(stage="load"))
 
