@@ -85,7 +85,7 @@ class Offer(Generic[T]):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that the installed plugins offer. Look names up with `method`, `task`, `track`, `dataset`, `command`."""
+    """Everything that the installed plugins offer. Look names up with `method`, `task`, `track`, `dataset`, `claim`."""
 
     plugins: tuple[Plugin, ...] = ()
     broken: tuple[Broken, ...] = ()
@@ -114,9 +114,6 @@ class Catalogue:
 
     def kernel(self, name: str) -> Offer[Kernel]:
         return find(self.kernels, name, "kernel")
-
-    def command(self, name: str) -> Offer[Command]:
-        return find(self.commands, name, "command")
 
     @cached_property
     def claims(self) -> dict[str, tuple[Offer[Paper], Claim]]:
