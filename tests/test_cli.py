@@ -124,7 +124,8 @@ def test_examples_work(path, registry, monkeypatch):
 
     answer = harness(*shlex.split(EXAMPLES[path].partition(" > ")[0])[1:])
 
-    assert answer.code == 0, answer.err
+    measured = path == ("regress",)  # it times two commits: on a busy machine one of them may come out slower, which is 3
+    assert answer.code == 0 or (measured and answer.code == 3), answer.err
     assert answer.out
 
 
