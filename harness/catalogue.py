@@ -177,8 +177,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def load_catalogue(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Catalogue:
-    """Load every entry point of the group and ask each plugin for its declarations, one plugin at a time."""
+def load_catalogue(
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, kinds: Iterable[str] | None = None
+) -> Catalogue:
+    """Load every entry point of the group and ask each plugin for its declarations, one plugin at a time.
+
+    kinds: of KINDS, what to ask for; by default all. Half of the time goes into claims and parameters.
+    """
+    kinds = tuple(KINDS if kinds is None else kinds)
     found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
     plugins: list[Plugin] = []
     broken: list[Broken] = []
@@ -188,7 +194,7 @@ def load_catalogue(entry_points: Iterable[importlib.metadata.EntryPoint] | None 
         try:
             check_name("entry point", point.name)
             plugin = load_plugin(point, dist, version)
-            declared = ask(plugin)
+            declared = ask(plugin, kinds)
             check(plugin, declared)
         except (Exception, SystemExit) as exc:  # a plugin's own code: name it and go on
             error = " ".join(f"{type(exc).__name__}: {exc}".split())
@@ -253,13 +259,13 @@ def load_plugin(point: importlib.metadata.EntryPoint, dist: str, version: str) -
     return Plugin(dist, point.name, version, module, source.parent if source.name == "__init__.py" else source, api)
 
 
-def ask(plugin: Plugin) -> dict[str, list[Any]]:
-    """The plugin's declarations by kind. A manager of its own: pluggy's shared one would stop at the first broken plugin."""
+def ask(plugin: Plugin, kinds: Iterable[str]) -> dict[str, list[Any]]:
+    """The plugin's declarations of these kinds. Its own manager: pluggy's shared one would stop at the first broken plugin."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin.module, name=plugin.id)
     manager.check_pending()
-    answers = {kind: getattr(manager.hook, f"harness_{kind}")() for kind in KINDS}
+    answers = {kind: getattr(manager.hook, f"harness_{kind}")() for kind in kinds}
     return {kind: [spec for answer in lists for spec in answer] for kind, lists in answers.items()}
 
 

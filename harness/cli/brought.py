@@ -53,7 +53,8 @@ class Commands(click.Group):
         from harness.catalogue import load_catalogue
         from harness.cli.run import load_plugins
 
-        offers = (load_catalogue() if ctx.resilient_parsing else load_plugins()).commands
+        kinds = ("commands",)
+        offers = (load_catalogue(kinds=kinds) if ctx.resilient_parsing else load_plugins(kinds)).commands
         bare = [o.name for o in offers] + list(self.commands)
         return sorted(((o.name if bare.count(o.name) == 1 else o.ref, o) for o in offers), key=lambda pair: pair[0])
 
@@ -120,7 +121,7 @@ def brought_commands() -> list[click.Command]:
     from harness.catalogue import load_catalogue
 
     found = []
-    for offer in load_catalogue().commands:
+    for offer in load_catalogue(kinds=("commands",)).commands:
         with contextlib.suppress(PluginError):
             found.append(import_command(offer))
     return found
