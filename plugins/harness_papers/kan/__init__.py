@@ -52,7 +52,11 @@ class KANParams(SplineParams):
 
 
 class KANConvParams(SplineParams):
-    """Splines of pixels."""
+    """Curves of pixels, combined of grid + order functions of one kind."""
+
+    functions: Literal["b-spline", "gaussian", "bump", "chebyshev"] = Field(
+        "b-spline", description="B-splines, FastKAN's Gaussians, ReLU-KAN's bumps, or Chebyshev polynomials (of [-1, 1] only)"
+    )
 
 
 class BSplineActivationParams(SplineParams):
@@ -75,7 +79,9 @@ class FastKANParams(RangeParams):
 
 
 class ReluKANParams(SplineParams):
-    """Bumps where the B-splines of the same grid would be."""
+    """Bumps where the B-splines of the same grid would be at first."""
+
+    trained_ends: bool = Field(True, description="where each input's bumps begin and end is trained, as in the original")
 
 
 class ChebyshevKANParams(Params):
@@ -91,7 +97,7 @@ METHODS = [
     ),
     Component(
         "kan-conv", "conv", f"{BUILD}:build_kan_conv", KANConvParams,
-        summary="the same on every edge of a convolution; splines are computed once a pixel", source=KAN,
+        summary="curves on every edge of a convolution, of splines or other functions, computed once a pixel", source=KAN,
     ),
     Component(
         "fastkan", "linear", f"{BUILD}:build_fastkan", FastKANParams,
@@ -99,7 +105,7 @@ METHODS = [
     ),
     Component(
         "relu-kan", "linear", f"{BUILD}:build_relu_kan", ReluKANParams,
-        summary="squared products of two ReLUs in place of splines, no base", source=RELUKAN,
+        summary="squared products of two ReLUs in place of splines, a bias, no base", source=RELUKAN,
     ),
     Component(
         "chebyshev-kan", "linear", f"{BUILD}:build_chebyshev_kan", ChebyshevKANParams,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness_papers.kan.families import FAMILIES, BasisLayer, BSplines, Chebyshev, Gaussians, ReluBumps
+from harness_papers.kan.families import FAMILIES, Basis, BasisLayer, BSplines, Chebyshev, Gaussians, ReluBumps
 from harness_papers.kan.layers import BasisConv2d, KANLinear, draw_splines
 from harness_papers.kan.splines import Grid, bases
 
@@ -25,7 +25,14 @@ def build_kan(in_features: int, out_features: int, params: Any) -> nn.Module:
 
 
 def build_kan_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, params: Any) -> nn.Module:
-    return BasisConv2d(in_channels, out_channels, kernel_size, stride, BSplines(grid_of(params)))
+    grid = grid_of(params)
+    basis: Basis = {
+        "b-spline": lambda: BSplines(grid),
+        "gaussian": lambda: Gaussians(grid.low, grid.high, grid.bases),
+        "bump": lambda: ReluBumps(grid.intervals, grid.order, grid.low, grid.high),
+        "chebyshev": lambda: Chebyshev(grid.bases - 1),
+    }[params.functions]()
+    return BasisConv2d(in_channels, out_channels, kernel_size, stride, basis)
 
 
 def build_fastkan(in_features: int, out_features: int, params: Any) -> nn.Module:
@@ -34,9 +41,9 @@ def build_fastkan(in_features: int, out_features: int, params: Any) -> nn.Module
 
 
 def build_relu_kan(in_features: int, out_features: int, params: Any) -> nn.Module:
-    bumps = FAMILIES["relu-kan"]
-    family = dataclasses.replace(bumps, basis=partial(ReluBumps, params.grid, params.order, params.low, params.high))
-    return BasisLayer(family, in_features, out_features)
+    inputs = in_features if params.trained_ends else None
+    basis = partial(ReluBumps, params.grid, params.order, params.low, params.high, inputs)
+    return BasisLayer(dataclasses.replace(FAMILIES["relu-kan"], basis=basis, bias=True), in_features, out_features)
 
 
 def build_chebyshev_kan(in_features: int, out_features: int, params: Any) -> nn.Module:

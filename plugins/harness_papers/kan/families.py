@@ -77,7 +77,7 @@ WAVELETS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Basis(nn.Module, ABC):
-    """`size` functions of one input, the same for every edge: (..., n) -> (..., n, size), of x's dtype. No parameters."""
+    """`size` functions of one input, the same for all of its edges: (..., n) -> (..., n, size), of x's dtype."""
 
     size: int
 
@@ -173,16 +173,21 @@ class Jacobi(Basis):
 class ReluBumps(Basis):
     """(relu(h_j - x) relu(x - l_j) 4 / w^2)^2: bumps of height 1 and width w = (k + 1) cells.
 
-    One for each B-spline of order k on `grid` cells of [low, high]. Source: ReLU-KAN, arXiv:2406.02075, there on [0, 1] and
-    with ends that are learned.
+    One for each B-spline of order k on `grid` cells of [low, high]. inputs: how many inputs have ends of their own, (inputs,
+    size), that are trained; by default all edges share theirs, which stay. Source: ReLU-KAN, arXiv:2406.02075, there on [0, 1]
+    and trained.
     """
 
-    def __init__(self, grid: int = 5, order: int = 3, low: float = -1.0, high: float = 1.0) -> None:
+    def __init__(self, grid: int = 5, order: int = 3, low: float = -1.0, high: float = 1.0, inputs: int | None = None) -> None:
         super().__init__()
         self.size = at_least(grid, 1, "ReluBumps: grid") + at_least(order, 0, "ReluBumps: order")
         cell = (high - low) / grid
         starts = low + cell * torch.arange(-order, grid)
-        self.starts, self.ends = nn.Buffer(starts), nn.Buffer(starts + (order + 1) * cell)
+        ends = starts + (order + 1) * cell
+        if inputs is None:
+            self.starts, self.ends = nn.Buffer(starts), nn.Buffer(ends)
+        else:
+            self.starts, self.ends = (nn.Parameter(place.expand(inputs, -1).clone()) for place in (starts, ends))
         self.scale = 4 / ((order + 1) * cell) ** 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,7 +256,7 @@ class Family:
 
     basis: makes the shared functions.   base: a branch weight * silu(x) on each edge.   bias: a bias for each output, with it.
     norm: a LayerNorm (of its own scale and shift) over the inputs in front of the basis, never in front of the branch.
-    std: (inputs, functions) -> deviation of the weights of the functions at first, cut at two deviations where `cut` is set.
+    std: (inputs, functions) -> deviation of the weights of the functions at first.
     edges: the name of the wavelet where every edge has a shift and a scale of its own; the basis then stands in for it where
     functions have to be shared, in convolutions.
     """
@@ -262,12 +267,11 @@ class Family:
     base: bool = False
     bias: bool = False
     norm: bool = False
-    cut: bool = False
     edges: str = ""
 
 
 def a_tenth(inputs: int, size: int) -> float:
-    """FastKAN's."""
+    """FastKAN's. The public layer cuts its normal at -2 and 2, twenty deviations away: nothing is cut."""
     return 0.1
 
 
@@ -289,8 +293,8 @@ FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
         Family("b-spline", BSplines, even, base=True),
-        Family("fastkan", Gaussians, a_tenth, base=True, bias=True, norm=True, cut=True),
-        Family("rswaf", Switches, a_tenth, norm=True, cut=True),
+        Family("fastkan", Gaussians, a_tenth, base=True, bias=True, norm=True),
+        Family("rswaf", Switches, a_tenth, norm=True),
         Family("chebyshev", Chebyshev, thin),
         Family("gram", Gram, even, base=True),
         Family("jacobi", Jacobi, thin, base=True),
@@ -386,11 +390,12 @@ class BasisLayer(KanLayer):
 
     def edge(self, output: int, source: int, t: Tensor) -> Tensor:
         """phi of one edge at values t, (N,), of its input; behind a LayerNorm, of the normalised input, without the branch."""
-        found = self.basis(t) @ self.weight[output].view(self.in_features, -1)[source]
+        functions = self.basis(t[:, None].expand(-1, self.in_features))[:, source]
+        found = functions @ self.weight[output].view(self.in_features, -1)[source]
         return found if self.base is None or self.norm else found + self.base[output, source] * F.silu(t)
 
     def reset(self, generator: torch.Generator) -> None:
-        draw(self.weight, self.family.std(self.in_features, self.basis.size), generator, self.family.cut)
+        draw(self.weight, self.family.std(self.in_features, self.basis.size), generator)
         with torch.no_grad():
             if self.base is not None:
                 draw(self.base, 1 / math.sqrt(self.in_features), generator)
@@ -453,12 +458,8 @@ def make_layer(family: Family | str, in_features: int, out_features: int, norm: 
     return BasisLayer(family, in_features, out_features, norm)
 
 
-def draw(tensor: Tensor, std: float, generator: torch.Generator, cut: bool = False) -> None:
-    """N(0, std^2) into the tensor, in place; with `cut` what lies beyond two deviations is drawn again."""
-    values = torch.empty(tensor.shape, dtype=torch.float32)
-    if cut:
-        nn.init.trunc_normal_(values, 0.0, 1.0, -2.0, 2.0, generator)
-    else:
-        values.normal_(generator=generator)
+def draw(tensor: Tensor, std: float, generator: torch.Generator) -> None:
+    """N(0, std^2) into the tensor, in place."""
+    values = torch.empty(tensor.shape, dtype=torch.float32).normal_(generator=generator)
     with torch.no_grad():
         tensor.copy_(values * std)

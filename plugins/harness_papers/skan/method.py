@@ -70,7 +70,7 @@ class ConvLayer(KanLayer):
 
     def reset(self, generator: torch.Generator) -> None:
         inputs = self.in_features * self.kernel**2
-        draw(self.weight, self.family.std(inputs, self.basis.size), generator, self.family.cut)
+        draw(self.weight, self.family.std(inputs, self.basis.size), generator)
         with torch.no_grad():
             if self.base is not None:
                 draw(self.base, 1 / math.sqrt(inputs), generator)

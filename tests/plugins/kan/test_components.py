@@ -6,11 +6,12 @@ import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
-from harness_papers.kan import METHODS, BSplineActivationParams, KANParams
+from harness_papers.kan import METHODS, BSplineActivationParams, KANConvParams, KANParams
 from harness_papers.kan.components import BSplineActivation, build_bspline_activation
 from harness_papers.kan.families import BasisLayer
 from harness_papers.kan.layers import BasisConv2d, KANLinear
@@ -49,10 +50,13 @@ def test_a_net_of_it_is_saved_and_read_again(name, in_the_lab):
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), net.parameters(), strict=True))
 
 
-def test_the_convolution_stands_in_a_cnn(in_the_lab):
-    """Strides and all; the head stays linear."""
-    before, after = in_the_lab("kan-conv", Net(arch="cnn", width=4, depth=2, activation="identity"))
+@pytest.mark.parametrize("functions", get_args(KANConvParams.model_fields["functions"].annotation))
+def test_the_convolution_stands_in_a_cnn(functions, in_the_lab):
+    """Strides and all; the head stays linear. Each kind has as many functions as the splines."""
+    net = Net(arch="cnn", width=4, depth=2, activation="identity")
+    before, after = in_the_lab("kan-conv", net, functions=functions)
 
+    assert {part.basis.size for part in after.modules() if isinstance(part, BasisConv2d)} == {5 + 3}
     assert sum(isinstance(part, BasisConv2d) for part in after.modules()) == 2
     assert all(bool(p.isfinite().all()) for p in after.parameters())
     assert not torch.equal(next(before.parameters()), next(after.parameters()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
+from harness_papers.kan import ReluKANParams
+from harness_papers.kan.components import build_relu_kan
 from harness_papers.kan.families import (
     FAMILIES,
     WAVELETS,
@@ -119,6 +122,42 @@ def test_relu_bumps_stand_where_cubic_b_splines_would():
     torch.testing.assert_close(bumps.ends - bumps.starts, torch.full((8,), 1.6))
     assert bumps(bumps.ends[:1])[0, 0] == 0
     assert bumps(bumps.starts[-1:] - 1e-9)[0, -1] == 0
+
+
+def test_relu_kan_trains_where_each_input_s_bumps_begin_and_end(rng):
+    """As the original, which has two ends for each input and bump, and a bias; a loop over edges with ends that have moved."""
+    layer = build_relu_kan(3, 4, ReluKANParams(grid=2, order=1))
+    layer.reset(rng)
+    starts, ends = layer.basis.starts, layer.basis.ends
+    assert sum(p.numel() for p in layer.parameters()) == 4 * 3 * 3 + 4 + 2 * 3 * 3
+    assert sum(p.numel() for p in build_relu_kan(3, 4, ReluKANParams(grid=2, order=1, trained_ends=False)).parameters()) == 40
+    torch.testing.assert_close(starts[2].detach(), torch.tensor([-2.0, -1.0, 0.0]))
+    torch.testing.assert_close(ends[0].detach(), torch.tensor([0.0, 1.0, 2.0]))
+    with torch.no_grad():
+        for tensor in (starts, ends, layer.bias):
+            tensor += 0.3 * torch.randn(tensor.shape, generator=rng)
+    x = torch.randn(5, 3, generator=rng)
+
+    expected = layer.bias.repeat(5, 1)
+    for o, i, j in itertools.product(range(4), range(3), range(3)):
+        bump = (torch.relu(ends[i, j] - x[:, i]) * torch.relu(x[:, i] - starts[i, j]) * 4 / 2.0**2) ** 2
+        expected[:, o] += layer.weight[o, 3 * i + j] * bump
+
+    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+    edges = torch.stack([sum(layer.edge(o, i, x[:, i]) for i in range(3)) for o in range(4)], dim=1)
+    torch.testing.assert_close(edges + layer.bias, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "std"), [("fastkan", 0.1), ("rswaf", 0.1), ("chebyshev", 1 / (50 * 5)), ("gram", 1 / (50 * 4) ** 0.5)]
+)
+def test_first_weights_have_the_family_s_deviation_uncut(name, std):
+    """FastKAN's normal is cut at -2 and 2 in its code, which is twenty deviations: a cut at two would leave 0.088 of 0.1."""
+    layer = make_layer(name, 50, 400)
+    layer.reset(torch.Generator().manual_seed(1))
+
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.02)  # of 80,000 draws and more: 8 standard errors
+    assert layer.weight.abs().max() > 3 * std
 
 
 def test_the_mexican_hat_has_unit_norm_and_its_known_values():

@@ -69,6 +69,8 @@ def test_parts_have_their_sizes_and_only_the_test_is_free_of_noise():
     assert {part: held["y"].shape for part, held in clean.held.items()} == {"validation": (100, 1), "test": (50, 1)}
     assert float(clean.problem.y.std(unbiased=False)) == pytest.approx(1.0)
     assert torch.equal(clean.held["test"]["y"], noisy.held["test"]["y"])
+    validation = noisy.held["validation"]["y"] - clean.held["validation"]["y"]
+    assert float(validation.std()) == pytest.approx(0.05, rel=0.3)
     assert float((noisy.problem.y - clean.problem.y).std()) == pytest.approx(0.05, rel=0.2)
 
 
