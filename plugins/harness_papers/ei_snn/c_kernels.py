@@ -4,6 +4,7 @@ A tile of neurons goes through all steps before the next tile, so that their pot
 stay in registers. What the backward pass needs of u is made again from the currents: the forward pass keeps v in front of
 every STEPS steps but the first, a quarter of a tensor, where keeping u would be a whole one written and read. Operations and
 their order are those of neuron.py, so u and the spikes have its bits. Threads share the neurons, which changes no bit.
+Tensors that lie alike in their pages slow a walk through the neurons in one of its two directions: `walk_down` takes the other.
 
 The sigmoid's slope in float32 is alpha / (2 + 2 cosh y), y = alpha x, without an exponential: with E(z) = 2 cosh z - 2,
 E(2 z) = E (E + 4), so E(y) comes from E(y / 4), which a polynomial gives, fitted by us for the least error of the slope: under
@@ -35,11 +36,13 @@ enum { TILE = 8192, STEPS = 4, MOST_THREADS = 64, LINE = 64 / sizeof(real) };
 #define INLINE static inline __attribute__((always_inline))
 
 #if WIDE
+typedef uint64_t word;
 #define ABS __builtin_fabs
 #ifdef __FP_FAST_FMA
 #define MULTIPLY_ADD(a, b, c) __builtin_fma(a, b, c)
 #endif
 #else
+typedef uint32_t word;
 #define ABS __builtin_fabsf
 #ifdef __FP_FAST_FMAF
 #define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
@@ -55,6 +58,7 @@ typedef struct {
     real *kept, *out;
     int64_t i_step, g_step, T, N, from, to;
     real leak, theta, alpha;
+    int down;  // whether neurons are walked from the last to the first
 } Job;
 
 #if WIDE
@@ -109,9 +113,48 @@ INLINE real slope(real x, real alpha) {
     return alpha;
 }
 
-#define AFTER(u) ((u) >= theta ? (HARD ? 0 : (u) - theta) : (u))
+// v after u. As whole numbers without a sign, the bits of x = u - theta are above those of u just where x < 0: a minimum does
+// what a comparison and a selection would.
+INLINE real after(real u, real theta) {
+    if (HARD) return u >= theta ? 0 : u;
+    real x = u - theta;
+    word of_x, of_u;
+    memcpy(&of_x, &x, sizeof x);
+    memcpy(&of_u, &u, sizeof u);
+    of_x = of_x < of_u ? of_x : of_u;
+    memcpy(&x, &of_x, sizeof x);
+    return x;
+}
+
 #define FORWARDS(STEP) STEP(0) STEP(1) STEP(2) STEP(3)
 #define BACKWARDS(STEP) STEP(3) STEP(2) STEP(1) STEP(0)
+
+// n neurons, two vectors at a time, upwards or downwards (see walk_down), then the rest.
+#define WALK(STEPS_OF) \
+    const int64_t whole = n / (2 * LINE) * (2 * LINE); \
+    for (int64_t done = 0; done < whole; done += 2 * LINE) { \
+        const int64_t from = a->down ? whole - 2 * LINE - done : done; \
+        _Pragma("omp simd") \
+        for (int64_t i = 0; i < LINE; i++) { STEPS_OF(from, i); STEPS_OF(from + LINE, i); } \
+    } \
+    _Pragma("omp simd") \
+    for (int64_t i = 0; i < n - whole; i++) STEPS_OF(whole, i);
+
+INLINE void forward_steps(
+    int64_t i, const real *restrict I, int64_t i_step, real *restrict s, int64_t N, real *restrict kept, real *restrict v,
+    int k, int first, int keep, real leak, real theta
+) {
+    real w = first ? 0 : v[i];
+    if (keep) kept[i] = w;
+#define STEP(j) if (j < k) { \
+        real u = MULTIPLY_ADD(leak, w, I[j * i_step + i]); \
+        s[j * N + i] = u >= theta ? 1 : 0; \
+        w = after(u, theta); \
+    }
+    FORWARDS(STEP)
+#undef STEP
+    v[i] = w;
+}
 
 // k steps of n neurons. first: v is 0 and not read. keep: write what v was before.
 INLINE void forward_block(const Job *a, int64_t t, int64_t at, int64_t n, real *restrict v, int k, int first, int keep) {
@@ -119,23 +162,36 @@ INLINE void forward_block(const Job *a, int64_t t, int64_t at, int64_t n, real *
     real *restrict s = a->out + t * a->N + at, *restrict kept = keep ? a->kept + (t / STEPS - 1) * a->N + at : 0;
     const real leak = a->leak, theta = a->theta;
     const int64_t i_step = a->i_step, N = a->N;
-    #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        real w = first ? 0 : v[i];
-        if (keep) kept[i] = w;
+#define STEPS_OF(o, i) forward_steps(i, I + (o), i_step, s + (o), N, kept + (o), v + (o), k, first, keep, leak, theta)
+    WALK(STEPS_OF)
+#undef STEPS_OF
+}
+
+INLINE void backward_steps(
+    int64_t i, const real *restrict I, int64_t i_step, const real *restrict g, int64_t g_step, real *restrict out, int64_t N,
+    const real *restrict v, real *restrict later, int k, int first, int last, real leak, real theta, real alpha
+) {
+    real w = first ? 0 : v[i], d = last ? 0 : later[i], u0 = 0, u1 = 0, u2 = 0, u3 = 0;
 #define STEP(j) if (j < k) { \
-            real u = MULTIPLY_ADD(leak, w, I[j * i_step + i]); \
-            s[j * N + i] = u >= theta ? 1 : 0; \
-            w = AFTER(u); \
-        }
-        FORWARDS(STEP)
-#undef STEP
-        v[i] = w;
+        u##j = MULTIPLY_ADD(leak, w, I[j * i_step + i]); \
+        w = after(u##j, theta); \
     }
+    FORWARDS(STEP)
+#undef STEP
+#define STEP(j) if (j < k) { \
+        real u = u##j, b = slope(u - theta, alpha), above = g[j * g_step + i]; \
+        real through = HARD ? (u < theta ? leak * d : 0) : leak * d; \
+        if (!DETACH) above -= HARD ? u * (leak * d) : (leak * theta) * d; \
+        d = MULTIPLY_ADD(above, b, through); \
+        out[j * N + i] = d; \
+    }
+    BACKWARDS(STEP)
+#undef STEP
+    if (!last) later[i] = d;
 }
 
 // k steps back. v: in front of them, not read if first. later: the gradient of the current after them, then of the first of
-// them; not read if last. With d of the step after, dL/dv is leak d, and this step's is g ds/du + (dv/du) leak d.
+// them; not touched if last. With d of the step after, dL/dv is leak d, and this step's is g ds/du + (dv/du) leak d.
 INLINE void backward_block(
     const Job *a, int64_t t, int64_t at, int64_t n, const real *restrict v, real *restrict later, int k, int first, int last
 ) {
@@ -143,26 +199,10 @@ INLINE void backward_block(
     real *restrict out = a->out + t * a->N + at;
     const real leak = a->leak, theta = a->theta, alpha = a->alpha;
     const int64_t i_step = a->i_step, g_step = a->g_step, N = a->N;
-    #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        real w = first ? 0 : v[i], d = last ? 0 : later[i], u0 = 0, u1 = 0, u2 = 0, u3 = 0;
-#define STEP(j) if (j < k) { \
-            u##j = MULTIPLY_ADD(leak, w, I[j * i_step + i]); \
-            w = AFTER(u##j); \
-        }
-        FORWARDS(STEP)
-#undef STEP
-#define STEP(j) if (j < k) { \
-            real u = u##j, b = slope(u - theta, alpha), above = g[j * g_step + i]; \
-            real through = HARD ? (u < theta ? leak * d : 0) : leak * d; \
-            if (!DETACH) above -= HARD ? u * (leak * d) : (leak * theta) * d; \
-            d = MULTIPLY_ADD(above, b, through); \
-            out[j * N + i] = d; \
-        }
-        BACKWARDS(STEP)
-#undef STEP
-        later[i] = d;
-    }
+#define STEPS_OF(o, i) backward_steps( \
+    i, I + (o), i_step, g + (o), g_step, out + (o), N, v + (o), later + (o), k, first, last, leak, theta, alpha)
+    WALK(STEPS_OF)
+#undef STEPS_OF
 }
 
 static void *forward_part(void *given) {
@@ -211,6 +251,16 @@ static void *backward_part(void *given) {
     return 0;
 }
 
+// Whether to walk downwards. A CPU first compares a load with the stores before it by the last 12 bits of the address, and
+// waits where they agree. Tensors lie as malloc puts them, often a few cache lines above one another in their pages: a walk
+// upwards then loads what it seems to have stored just before. Where out lies between I and g one of the two has to wait.
+static int walk_down(const Job *a) {
+    const uintptr_t over = (uintptr_t)a->out - (uintptr_t)a->I, other = a->g ? (uintptr_t)a->out - (uintptr_t)a->g : over;
+    const uintptr_t up = over % 4096 < other % 4096 ? over % 4096 : other % 4096;
+    const uintptr_t down = -over % 4096 < -other % 4096 ? -over % 4096 : -other % 4096;
+    return up < down;
+}
+
 // Equal parts of whole cache lines; the caller takes the first, and any for which no thread can be had.
 static void spread(void *(*run)(void *), Job whole, int threads) {
     threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
@@ -234,6 +284,7 @@ void lif_forward(
     const real *I, int64_t i_step, real *s, real *kept, int64_t T, int64_t N, double leak, double theta, int threads
 ) {
     Job whole = {.I = I, .i_step = i_step, .out = s, .kept = kept, .T = T, .N = N, .leak = leak, .theta = theta};
+    whole.down = walk_down(&whole);
     spread(forward_part, whole, threads);
 }
 
@@ -243,10 +294,12 @@ void lif_backward(
 ) {
     Job whole = {.I = I, .i_step = i_step, .g = g, .g_step = g_step, .out = out, .kept = (real *)kept, .T = T, .N = N,
                  .leak = leak, .theta = theta, .alpha = alpha};
+    whole.down = walk_down(&whole);
     spread(backward_part, whole, threads);
 }
 """
 FLAGS = ("-fopenmp-simd", "-pthread")  # the first only lets gcc vectorise: no OpenMP runtime is linked
+SCHEDULE = "-fschedule-insns"  # before registers are given out: what two vectors need is computed side by side
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -256,7 +309,7 @@ def flags_of(dtype: torch.dtype, hard: bool, detach: bool, surrogate: str) -> tu
         "REAL": REALS[dtype], "WIDE": int(dtype == torch.float64), "HARD": int(hard), "DETACH": int(detach),
         "SURROGATE": SURROGATES.index(surrogate),
     }  # fmt: skip
-    return (*FLAGS, *(f"-D{name}={value}" for name, value in named.items()))
+    return (*FLAGS, SCHEDULE, *(f"-D{name}={value}" for name, value in named.items()))
 
 
 @cache

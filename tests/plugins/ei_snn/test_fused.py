@@ -73,6 +73,37 @@ def test_the_sigmoids_slope_in_float32_is_within_its_declared_error_everywhere()
 
 
 @needs_compiler
+@pytest.mark.parametrize("alpha", [1e-12, 1e6, 1e12, 1e30])
+def test_a_sigmoid_of_any_sharpness_has_a_number_for_its_slope(alpha):
+    """At the threshold, beside it and far from it: what overflows or vanishes on the way makes no NaN."""
+    currents = torch.tensor([[1.0, 1 + 1e-6, 0.5, -2.0, 1e30]]).requires_grad_()
+    spikes = fused.lif_fused(currents, Neuron(0.5, 1.0, alpha, False, True, "sigmoid"))
+
+    (found,) = torch.autograd.grad(spikes, currents, torch.ones_like(currents))
+
+    assert found[0, 0] == pytest.approx(alpha / 4)
+    assert ((found >= 0) & (found <= alpha / 4 * (1 + 1e-6))).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("surrogate", ALPHAS)
+def test_where_in_their_pages_tensors_lie_changes_no_bit(surrogate, rng):
+    """It decides in which direction the code walks through the neurons."""
+    drawn_currents, drawn_grad = torch.randn(2, 9, 1024 + 45, generator=rng)
+    how = Neuron(0.5, 1.0, ALPHAS[surrogate], False, False, surrogate)
+    found = []
+    for start in range(0, 1024, 112):  # floats of a page
+        currents, grad = (
+            torch.empty(x.numel() + 1024)[start : start + x.numel()].view_as(x) for x in (drawn_currents, drawn_grad)
+        )
+        spikes = fused.lif_fused(currents.copy_(drawn_currents).requires_grad_(), how)
+        found.append((spikes.detach(), *torch.autograd.grad(spikes, currents, grad.copy_(drawn_grad))))
+
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+@needs_compiler
 def test_without_a_gradient_the_spikes_are_the_same(rng):
     """Nothing is kept then."""
     currents, _ = drawn(9, 50, rng=rng)
