@@ -106,11 +106,9 @@ def make_bare(case: LIFCase, inputs: dict[str, Tensor], above: Tensor) -> Call:
 
     def call() -> None:
         at = kept.data_ptr() if steps > STEPS and neuron.needs_u else 0
-        forward(currents.data_ptr(), count, spikes.data_ptr(), at, steps, count, neuron.leak, neuron.theta, 1)
-        backward(
-            currents.data_ptr(), count, at, above.data_ptr(), count, made.data_ptr(), steps, count, neuron.leak, neuron.theta,
-            neuron.alpha, 1,
-        )  # fmt: skip
+        read, given, numbers = currents.data_ptr(), above.data_ptr(), (neuron.leak, neuron.theta, neuron.alpha)
+        forward(c_kernels.CALL.pack(read, 0, at, spikes.data_ptr(), count, 0, steps, count, *numbers, 1))
+        backward(c_kernels.CALL.pack(read, given, at, made.data_ptr(), count, count, steps, count, *numbers, 1))
 
     return call
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.lab.native_elementwise import share
 from harness_papers.ei_snn import c_kernels
-from harness_papers.ei_snn.c_kernels import STEPS
+from harness_papers.ei_snn.c_kernels import CALL, STEPS
 
 PLAIN = (Tensor, torch.nn.Parameter)
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -136,10 +136,11 @@ def forward(currents: Tensor, step: int, neuron: Neuron, kept: Tensor | None) ->
         return spikes
     steps, count = currents.shape[0], currents.numel()
     run, _ = c_kernels.functions(currents.dtype, neuron.hard, neuron.detach, neuron.surrogate)
-    run(
-        currents.data_ptr(), step, spikes.data_ptr(), 0 if kept is None else kept.data_ptr(), steps, count // steps,
-        neuron.leak, neuron.theta, share(count),
-    )  # fmt: skip
+    at = 0 if kept is None else kept.data_ptr()
+    run(CALL.pack(
+        currents.data_ptr(), 0, at, spikes.data_ptr(), step, 0, steps, count // steps,
+        neuron.leak, neuron.theta, 0, share(count),
+    ))  # fmt: skip
     return spikes
 
 
@@ -151,8 +152,9 @@ def backward(currents: Tensor, step: int, kept: Tensor | None, grad: Tensor, gra
         return made
     steps, count = grad.shape[0], grad.numel()
     _, run = c_kernels.functions(grad.dtype, neuron.hard, neuron.detach, neuron.surrogate)
-    run(
-        currents.data_ptr(), step, 0 if kept is None else kept.data_ptr(), grad.data_ptr(), grad_step, made.data_ptr(), steps,
-        count // steps, neuron.leak, neuron.theta, neuron.alpha, share(count),
-    )  # fmt: skip
+    at = 0 if kept is None else kept.data_ptr()
+    run(CALL.pack(
+        currents.data_ptr(), grad.data_ptr(), at, made.data_ptr(), step, grad_step, steps, count // steps,
+        neuron.leak, neuron.theta, neuron.alpha, share(count),
+    ))  # fmt: skip
     return made
