@@ -25,7 +25,6 @@ SWITCHED_OFF = {
     "ei_snn.needs-ei-init": ("method.init", "kaiming"),
     "ei_snn.needs-its-first-shunt": ("method.shunt_init", "one"),
     "ei_snn.needs-scaled-gradient": ("method.scale_gradient", False),
-    "ei_snn.needs-straight-through": ("method.straight_through", False),
     "polycom.because-the-weights-are-learned": ("method.learnable", False),
 }
 

@@ -47,12 +47,16 @@ def plain(depth: int, init: str, task: str = "digits") -> Cell:
 
 SMALLER = (
     "an MLP of width 64 on digits (8x8, 1,078 to learn from), T = 4, 30 passes, instead of VGG and ResNet on CIFAR-10 for 300; "
-    "each seed has the best of four rates on its validation part, for every net, the same warm-up and schedule; no "
+    "each seed has the best of eight rates on its validation part, for every net, the same warm-up and schedule; no "
     "augmentation. Digits are easy: near the ceiling a small difference may not show, and no verdict is one on large images"
 )
 KNOWN = (
     "The rules are the card's, older than any run; two seeds of a pilot on other draws (root seed 99, validation part, rates "
     "from 0.001 to 0.3) were in sight when the rates and the widths were chosen"
+)
+AGAIN = (
+    "Run anew on other draws with eight rates for every net, 0.002 to 0.5, after a first run with four, in which circuits of "
+    "8 layers often chose the lowest, 0.01, and other nets the highest, 0.3"
 )
 UNTOLD = ("the accuracy of the paper's batch-norm nets", "the paper's own ablations, of which no number was read")
 
@@ -91,7 +95,7 @@ PAPER = Paper(
             value="CIFAR-10, ResNet-18, T = 4: 92.06 %, called stable and competitive",
             place="table of results; README of the repository",
             source=ARXIV,
-            scaled_down=f"{SMALLER}. {KNOWN}",
+            scaled_down=f"{SMALLER}. {KNOWN}. {AGAIN}",
             unverified=UNTOLD,
             effect=POINTS,
         ),
@@ -166,9 +170,19 @@ PAPER = Paper(
             "needs-adaptive-stabilisation", "Filling the divisor's zeros by sample is needed: adding 1e-6 does worse",
             stabilise="epsilon",
         ),
-        needs(
-            "needs-straight-through", "The gradient through filled zeros is needed: blocking it does worse",
-            straight_through=False,
+        Claim(
+            name="needs-straight-through",
+            says="The gradient through filled zeros of the divisor is needed: blocking it does worse",
+            rule=None,
+            seeds=0,
+            value="an ablation on CIFAR-10, not read",
+            place="ablations",
+            source=ARXIV,
+            unverified=UNTOLD,
+            missing=(
+                "a net in which W_IE has entries at 0 that W_EE has not: in the nets here the divisor is 0 only where its "
+                "gradient is, and blocking it changes nothing, to the bit (the suite `spiking` has both)"
+            ),
         ),
         needs(
             "needs-scaled-gradient", "Dividing the gradient of W_EI by the fan-in is needed: leaving it does worse",
@@ -190,8 +204,8 @@ PAPER = Paper(
             source=ARXIV,
             scaled_down=(
                 "an MLP of width 64 on 8,000 images of MNIST, T = 4, 10 passes, instead of VGG and ResNet on CIFAR-10 for 300; "
-                "each seed has the best of four rates on its validation part, for every net; no augmentation. The rule was "
-                "written before any run on MNIST"
+                "each seed has the best of eight rates on its validation part, for every net; no augmentation. The rule was "
+                f"written before any run on MNIST. {AGAIN}"
             ),
             unverified=UNTOLD,
             effect=POINTS,

@@ -39,9 +39,10 @@ def measure_activity(held_part: Mapping[str, Any], solution: Any, ctx: Any) -> d
     """Of all items of held_part["x"], in evaluation.
 
     firing_rate: spikes a unit, step and item; layer_rate: of each layer. dead_units: the share of units (of channels in
-    convolutions) that no item makes fire; layer_dead: of each layer. synaptic_ops: additions that an item's non-zero inputs
-    make at synapses; macs: products of real numbers an item: of the first layer where its input is no spike, counted once
-    where all steps are equal, and of W_EI. above_chance: 1 where more than twice as many items are right as by chance.
+    convolutions) that no item makes fire; layer_dead: of each layer. synaptic_ops: additions that an item's spikes make at
+    synapses; macs: products of real numbers an item: of the first layer where its input is no spike, counted once where all
+    steps are equal, of means over spikes, which pools make, and of W_EI. above_chance: 1 where more than twice as many items
+    are right as by chance.
     Raises Unsupported for a solution that is no net of this paper.
     """
     net = net_of(solution)
@@ -140,8 +141,8 @@ class OperationCount:
             hook.remove()
 
     def add(self, layer: Weights | Circuit, x: Tensor, real: bool) -> None:
-        reached, mixed = operations(layer, x)
-        self.spent += torch.tensor([0.0, reached + mixed] if real else [reached, mixed], dtype=torch.float64)
+        additions, products = operations(layer, x)
+        self.spent += torch.tensor([0.0, additions + products] if real else [additions, products], dtype=torch.float64)
 
 
 def first_synapses(net: Net) -> nn.Module:
@@ -150,19 +151,23 @@ def first_synapses(net: Net) -> nn.Module:
 
 
 def operations(layer: Weights | Circuit, x: Tensor) -> tuple[float, float]:
-    """Of one layer on rows x: synapses that a non-zero input reaches, and products of W_EI, once for each use of it."""
+    """(additions, products) of one layer on rows x: synapses that a spike reaches; those that another number but 0 reaches.
+
+    With the latter, products of W_EI, once for each use of it.
+    """
     weight = layer.inputs if isinstance(layer, Circuit) else layer.weight
-    present = (x != 0).to(x.dtype)
-    if x.ndim == 2:
-        reached, positions = present.double().sum().item(), len(x)
-    else:
+    spikes, numbers = x == 1, (x != 0) & (x != 1)
+    if x.ndim > 2:
         window = torch.ones(1, 1, *weight.shape[2:], dtype=x.dtype, device=x.device)
-        found = project(present.sum(dim=1, keepdim=True), window, layer.stride)
-        reached, positions = found.double().sum().item(), found.numel()
+        spikes, numbers = (
+            project(found.to(x.dtype).sum(dim=1, keepdim=True), window, layer.stride) for found in (spikes, numbers)
+        )
     mixed = 0
     if isinstance(layer, Circuit):
+        positions = len(x) if x.ndim == 2 else spikes.numel()
         mixed = positions * layer.inhibitory * layer.excitatory * (1 if layer.output else 2)
-    return reached * len(weight), float(mixed)
+    additions, products = (found.double().sum().item() * len(weight) for found in (spikes, numbers))
+    return additions, products + float(mixed)
 
 
 def spread(spikes: Tensor) -> Tensor:

@@ -72,8 +72,6 @@ CASES = {
     "batch norm does better on mnist": (made_up(bn_8=0.95, plain_8_default=0.1), MNIST, "refuted"),
     **{f"needed: {without}": (made_up(**{f"ei_{without}": 0.5}), name, "supported") for without, name in ABLATIONS.items()},
     **{f"harmful: {without}": (made_up(**{f"ei_{without}": 0.95}), name, "refuted") for without, name in ABLATIONS.items()},
-    "needed: straight-through": (made_up(ei_False=0.5), "needs-straight-through", "supported"),
-    "harmful: straight-through": (made_up(ei_False=0.95), "needs-straight-through", "refuted"),
     "needed: scaled gradient": (made_up(ei_False=0.5), "needs-scaled-gradient", "supported"),
     "harmful: scaled gradient": (made_up(ei_False=0.95), "needs-scaled-gradient", "refuted"),
 }

@@ -38,15 +38,17 @@ def ready(make_ctx, clouds):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("fan", [(6,), (3, 3, 3)], ids=str)
 def test_operations_are_counted_synapse_by_synapse(fan, stride, rng):
-    """Each patch of a convolution laid out: what is not zero in it meets every output once."""
+    """Each patch of a convolution laid out: a spike meets every output once, and so does a mean of spikes, as a product."""
     stride = 1 if len(fan) == 1 else stride
-    x = (torch.rand(5, *fan[:1], *((7, 6) if len(fan) == 3 else ()), generator=rng) < 0.3).float()
+    levels = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.25])
+    x = levels[torch.randint(5, (5, *fan[:1], *((7, 6) if len(fan) == 3 else ())), generator=rng)]
     patches = x if len(fan) == 1 else F.unfold(x, 3, padding=1, stride=stride).transpose(1, 2)
-    reached, positions = (patches != 0).sum().item(), patches[..., 0].numel()
+    spikes, means, positions = (patches == 1).sum().item(), (patches == 0.25).sum().item(), patches[..., 0].numel()
 
-    assert operations(Weights(fan, 8, stride), x) == (reached * 8, 0)
-    assert operations(Circuit(fan, 8, stride), x) == (reached * 10, positions * 2 * 2 * 8)
-    assert operations(Circuit(fan, 8, stride, output=True), x) == (reached * 10, positions * 2 * 8)
+    assert min(spikes, means) > 0
+    assert operations(Weights(fan, 8, stride), x) == (spikes * 8, means * 8)
+    assert operations(Circuit(fan, 8, stride), x) == (spikes * 10, means * 10 + positions * 2 * 2 * 8)
+    assert operations(Circuit(fan, 8, stride, output=True), x) == (spikes * 10, means * 10 + positions * 2 * 8)
 
 
 @pytest.mark.parametrize("coding", ["direct", "latency"])
