@@ -37,6 +37,7 @@ ELEMENTWISE = {"Relu": "relu", "LeakyRelu": "leaky_relu", "Tanh": "tanh", "Sigmo
 # What may be computed from constants alone: how exporters write shapes and transposed weights.
 GROWING = {"Gather", "Add", "Sub", "Mul", "Div"}  # their result has at most the product of the inputs' numbers
 FOLDED = GROWING | {"Constant", "Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat", "Shape"}
+OLDEST = 7  # before it, Add and Mul had axes of their own, and Dropout dropped
 UNDERSTOOD = (
     "Gemm, MatMul, Add, Sub, Mul, Div, Conv, AveragePool, GlobalAveragePool, BatchNormalization, Flatten, Reshape, Squeeze, "
     "Unsqueeze, Relu, LeakyRelu, Tanh, Sigmoid; GroupSort as Reshape, TopK of all, Reshape, and MaxMin as Split or Slice, Max "
@@ -57,6 +58,7 @@ def read_graph(model: Any, path: Path, shape: Shape | None) -> tuple[list[Step],
     Raises HarnessError, which names file, node and type, for all that is not understood.
     """
     graph = model.graph
+    require_plain(model, path)
     constants = {t.name: to_array(t, f"{path}: weight {t.name!r}") for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -72,6 +74,24 @@ def read_graph(model: Any, path: Path, shape: Shape | None) -> tuple[list[Step],
     if reading.flowing != graph.output[0].name:
         raise HarnessError(f"{path}: the output {graph.output[0].name!r} is not what the last node gives")
     return steps, given
+
+
+def require_plain(model: Any, path: Path) -> None:
+    """That types and names mean what the tables here say. Raises HarnessError."""
+    standard = ("", "ai.onnx")
+    opset = max((one.version for one in model.opset_import if one.domain in standard), default=0)
+    if opset < OLDEST:
+        raise HarnessError(f"{path}: opset {opset}, whose operators mean something else; export it with {OLDEST} or later")
+    replaced = [one.name for one in model.functions if one.domain in standard]
+    if replaced:
+        raise HarnessError(f"{path}: it has functions in place of ONNX's own {replaced}; export the network without them")
+    names = [tensor.name for tensor in model.graph.initializer]
+    if len(set(names)) < len(names) or model.graph.sparse_initializer:
+        raise HarnessError(f"{path}: a weight that is given twice, or is sparse; write each once, with all its numbers")
+    proto = import_onnx().TensorProto
+    for value in model.graph.input:
+        if value.type.tensor_type.elem_type not in (proto.FLOAT, proto.DOUBLE, proto.FLOAT16, proto.BFLOAT16):
+            raise HarnessError(f"{path}: input {value.name!r} holds no floating-point numbers; export it with those")
 
 
 def input_shape(value: Any, path: Path, shape: Shape | None) -> Shape:
@@ -101,7 +121,9 @@ class Reading:
         self.path, self.constants, self.flowing, self.shape = path, constants, start, shape
         self.nodes, self.opsets, self.where = list(model.graph.node), list(model.opset_import), f"{path}"
         self.shapes = {start: shape}  # of all that flowed
-        self.taken: dict[str, Array] = {}  # parts of what flows: places in its flattened shape, before Max and Min
+        self.named = {start, *constants}
+        # Parts of what flows now, and no longer than it flows: places in its flattened shape, before Max and Min.
+        self.taken: dict[str, Array] = {}
         self.pairs: dict[str, tuple[str, Array]] = {}  # ("Max" or "Min", (pairs, 2) places)
         self.chosen: dict[str, Shape] = {}  # their shapes
 
@@ -110,8 +132,16 @@ class Reading:
             self.where = f"{self.path}: node {node.name or index!r} ({node.op_type})"
             if node.domain not in ("", "ai.onnx"):
                 raise HarnessError(f"{self.where}: of the domain {node.domain!r}; only ONNX's own operators are understood")
+            self.require_new(node.output)
             if not self.fold(node) and not self.select(node):
                 yield from self.flow(node)
+
+    def require_new(self, names: Sequence[str]) -> None:
+        """A name stands for one tensor: looked up by it, one that is given twice could be the wrong one."""
+        for name in filter(None, names):
+            if name in self.named:
+                raise HarnessError(f"{self.where}: it gives {name!r}, a name that is taken; give each tensor a name of its own")
+            self.named.add(name)
 
     def fold(self, node: Any) -> bool:
         """Compute a node of constants, or the shape of what flows."""
@@ -163,7 +193,7 @@ class Reading:
             return True
         if node.op_type in ("Max", "Min") and len(node.input) == 2 and set(node.input) <= set(self.taken):
             one, other = (self.taken[name] for name in sorted(node.input))
-            if one.shape != other.shape:
+            if self.chosen[node.input[0]] != self.chosen[node.input[1]]:
                 raise HarnessError(f"{self.where}: of parts of different shapes")
             self.pairs[node.output[0]] = (node.op_type, np.stack([one, other], axis=1))
             self.chosen[node.output[0]] = self.chosen[node.input[0]]
@@ -203,6 +233,8 @@ class Reading:
             yield from self.step(node)
         self.flowing = node.output[0]
         self.shapes[self.flowing] = self.shape
+        for parts in (self.taken, self.pairs, self.chosen):
+            parts.clear()
 
     def step(self, node: Any) -> Iterator[Step]:
         kind = node.op_type
@@ -377,7 +409,7 @@ class Reading:
         return Affine(self.where, self.to(self.shape[0], *[1] * len(axes)), lambda x: x.mean(dim=axes, keepdim=True))
 
     def normalisation(self, node: Any) -> Affine:
-        if self.attribute(node, "training_mode", 0):
+        if self.attribute(node, "training_mode", 0) or any(node.output[1:]):  # before opset 14 the outputs said so
             raise HarnessError(f"{self.where}: in training mode; export the network at evaluation")
         gain, shift, mean, var = (self.tensor(node, i) for i in range(1, 5))
         if {t.shape for t in (gain, shift, mean, var)} != {(self.shape[0],)} or bool((var < 0).any()):

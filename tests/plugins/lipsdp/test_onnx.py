@@ -25,7 +25,7 @@ reference = pytest.importorskip("onnx.reference")
 
 ROUNDING = 1e-12  # float64; only the order of sums differs
 FLOAT, INT = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-make = onnx.helper.make_node
+make, make_opset = onnx.helper.make_node, onnx.helper.make_opsetid
 
 
 def model(nodes, shape=(1, 4), out="y", opset: int = 18, **constants):
@@ -337,6 +337,16 @@ class Sorting(torch.nn.Module):
             {},
             r"\(Relu\): .*skips or branches",
         ),
+        (
+            [make("Identity", ["x"], ["a"])],
+            {"a": w(1, 4)},
+            r"\(Identity\): it gives 'a', a name that is taken",
+        ),
+        (
+            [make("BatchNormalization", ["x", *"gsmv"], ["y", "mean", "var"])],
+            dict.fromkeys("gsmv", abs(w(1, 4))),
+            r"\(BatchNormalization\): in training mode",
+        ),
         ([make("Tanh", ["x"], ["h"], domain="com.example")], {}, r"of the domain 'com.example'"),
         ([make("Relu", ["x"], ["h"])], {}, r"the output 'y' is not what the last node gives"),
         (
@@ -353,6 +363,71 @@ def test_what_is_not_understood_is_named_with_node_type_and_mend(nodes, constant
     with pytest.raises(HarnessError, match=message) as refused:
         import_network(path)
     assert str(refused.value).startswith(path)
+
+
+FLAT, STEEP, EDGE = np.diag([1, 1, 0, 0]), np.diag([1, 1, 1000, 1000]), 1000.0
+
+
+def halves(of: str, to: str) -> list[Any]:
+    """MaxMin of the halves of a tensor, in two parts: its Split, and the rest."""
+    a, b, c, d = (f"{to}-{i}" for i in range(4))
+    last = [make("Max", [a, b], [c]), make("Min", [a, b], [d]), make("Concat", [c, d], [to], axis=1)]
+    return [make("Split", [of], [a, b], axis=1, num_outputs=2), *last]
+
+
+@pytest.mark.parametrize("between", [0, 1, 2, 3])
+def test_parts_of_a_tensor_that_flows_no_more_are_not_taken_for_what_flows(between, written):
+    """The file sorts h, which is 1000 times as steep where an input is below -1000; to sort i, as flat as it looks, is a lie.
+
+    No random input shows it. Read wrongly, the norm product was 2.
+    """
+    edge = np.array([0, 0, -EDGE, -EDGE], dtype=np.float32)
+    sorting = halves("h", "sorted")
+    nodes = [
+        make("Gemm", ["x", "wide", "edge"], ["f"]),
+        *halves("f", "g"),
+        make("Gemm", ["g", "steep", "back"], ["h"]),
+        *sorting[: between + 1],
+        make("Gemm", ["h", "flat", "edge"], ["i"]),
+        *sorting[between + 1 :],
+        make("Gemm", ["sorted", "sum"], ["y"]),
+    ]
+    constants = {"wide": np.eye(2, 4), "edge": edge, "steep": STEEP, "back": -999 * edge, "flat": FLAT, "sum": np.ones((4, 1))}
+    constants = {name: value.astype(np.float32) for name, value in constants.items()}
+    made = model(nodes, (1, 2), **constants)
+
+    run = lambda *x: reference.ReferenceEvaluator(made).run(None, {"x": np.array([x], dtype=np.float32)})[0].item()  # noqa: E731
+    assert abs(run(-3000, 0) - run(-2000, 0)) == 1000 * 1000
+    with pytest.raises(HarnessError, match="which is not what the node before gives"):
+        import_network(written(made))
+
+
+def test_a_name_for_two_tensors_is_refused(written):
+    """Which of the two a node takes is no matter of the file's; a part of what flows could be taken for a constant."""
+    nodes = [make("Constant", [], ["k"], value_floats=[0.0]), make("Constant", [], ["k"], value_floats=[1.0])]
+    with pytest.raises(HarnessError, match="'k', a name that is taken"):
+        import_network(written(model([*nodes, make("Mul", ["x", "k"], ["y"])])))
+
+    twice = model(GOOD, **WEIGHTS)
+    twice.graph.initializer.append(twice.graph.initializer[0])
+    with pytest.raises(HarnessError, match="a weight that is given twice"):
+        import_network(written(twice))
+
+
+def test_operators_that_mean_something_else_are_refused(written):
+    """Old opsets, functions under the name of an operator, whole numbers: the types would be read for what they are not."""
+    function = onnx.helper.make_function("", "Relu", ["a"], ["b"], [make("Neg", ["a"], ["b"])], [make_opset("", 18)])
+    replaced, whole = model(GOOD, **WEIGHTS), model(GOOD, **WEIGHTS)
+    replaced.functions.append(function)
+    whole.graph.input[0].type.tensor_type.elem_type = INT
+
+    for made, message in (
+        (model(GOOD, opset=6, **WEIGHTS), "opset 6, whose operators mean something else; export it with 7"),
+        (replaced, r"functions in place of ONNX's own \['Relu'\]"),
+        (whole, "input 'x' holds no floating-point numbers"),
+    ):
+        with pytest.raises(HarnessError, match=message):
+            import_network(written(made))
 
 
 @pytest.mark.parametrize(
