@@ -19,7 +19,7 @@ from torch import nn
 from harness import HarnessError
 from harness_papers.lipsdp.activations import Array
 from harness_papers.lipsdp.lowering import Shape, lower
-from harness_papers.lipsdp.modules import double, read_module
+from harness_papers.lipsdp.modules import double, read_module, state_of
 from harness_papers.lipsdp.onnx_files import BROKEN, import_onnx, in_float64, read_model
 from harness_papers.lipsdp.onnx_nodes import read_graph
 from harness_papers.lipsdp.problems import Network
@@ -66,7 +66,14 @@ def import_network(
         raise HarnessError(f"{source}: it gave a {type(found).__name__}; give a torch.nn.Module (or a Network)")
     steps, given = read_module(found, shape, sorting, group)
     original = double(found)
-    return compared(lower(steps, given, norm), source, given, lambda x: original(torch.as_tensor(x)).numpy())
+    before = state_of(original)
+    read = compared(lower(steps, given, norm), source, given, lambda x: original(torch.as_tensor(x)).numpy())
+    changed = [name for name, held in state_of(original).items() if not torch.equal(held, before[name])]
+    if changed:
+        raise HarnessError(
+            f"{source}: its forward changes {changed[0]!r}; a network that changes as it is used has no constant"
+        )
+    return read
 
 
 def import_onnx_file(path: Path, shape: Shape | None, norm: Literal["l2", "linf"]) -> Imported:

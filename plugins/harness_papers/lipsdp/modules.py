@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
+from torch.nn.modules import module as torch_module
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from harness import HarnessError
 from harness_papers.lipsdp.activations import Array
@@ -52,6 +55,7 @@ MENDS = {
     nn.LayerNorm: "its Lipschitz constant is not finite without its eps; leave it out, or use BatchNorm",
 }
 PROBES = 8
+GLOBAL_HOOKS = (torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks)
 
 
 def read_module(module: nn.Module, shape: Shape | None, sorting: Sequence[str], group: int | None) -> tuple[list[Step], Shape]:
@@ -60,6 +64,7 @@ def read_module(module: nn.Module, shape: Shape | None, sorting: Sequence[str], 
     shape: None where its first layer is linear. sorting: names of further classes that sort groups. group: their size, where
     it is not to be found out. Raises HarnessError, which names the layer, for all that is not understood.
     """
+    require_as_written(module)
     whole = double(module)
     tracer = Tracer((*SORTING, *sorting))
     try:
@@ -83,9 +88,49 @@ def read_module(module: nn.Module, shape: Shape | None, sorting: Sequence[str], 
     return list(Reading(graph, tracer, group).steps()), given
 
 
+def require_as_written(module: nn.Module) -> None:
+    """That a call of each module is its class's `forward` and no more: layers are read by their type, and calls are traced.
+
+    The hook of torch.nn.utils.spectral_norm only sets the weight, before it is read.
+    """
+    everywhere = [hook for hooks in GLOBAL_HOOKS for hook in hooks.values()]
+    if everywhere:
+        raise HarnessError(f"a hook on all modules: {named(everywhere)}; remove it, or export the network to ONNX")
+    for name, one in module.named_modules():
+        kind = type(one)
+        where = f"layer {name!r} ({kind.__name__})" if name else kind.__name__
+        hooks = [h for h in (*one._forward_pre_hooks.values(), *one._forward_hooks.values()) if not isinstance(h, SpectralNorm)]
+        if hooks:
+            raise HarnessError(
+                f"{where}: a hook that may change what it computes: {named(hooks)}; remove it (prune.remove and "
+                "remove_weight_norm keep the weights that it made), use torch.nn.utils.parametrizations, or export to ONNX"
+            )
+        if kind.__name__ == "OptimizedModule":  # importing the class itself takes a second
+            raise HarnessError(f"{where}: compiled; give the module that torch.compile was given")
+        own = kind.__module__.startswith("torch.")
+        replaced = [key for key in vars(one) if key == "forward" or (own and callable(getattr(kind, key, None)))]
+        if kind.__call__ is not nn.Module.__call__ and not isinstance(one, fx.GraphModule):
+            replaced.append("__call__")
+        if replaced:
+            raise HarnessError(f"{where}: its {replaced[0]!r} was replaced; write it as `forward` of a class of its own")
+
+
+def named(hooks: Sequence[Any]) -> str:
+    return ", ".join(getattr(hook, "__qualname__", type(hook).__name__) for hook in hooks)
+
+
 def double(module: nn.Module) -> nn.Module:
-    """A copy in float64, at evaluation."""
-    return copy.deepcopy(module).cpu().double().eval()
+    """A copy in float64, at evaluation. Raises HarnessError for a module that stays in training mode."""
+    made = copy.deepcopy(module).cpu().double().eval()
+    for name, one in made.named_modules():
+        if one.training:
+            raise HarnessError(f"layer {name!r} ({type(one).__name__}): it stays in training mode after eval()")
+    return made
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, the ones that no checkpoint keeps too."""
+    return {name: held.detach().clone() for name, held in (*module.named_parameters(), *module.named_buffers())}
 
 
 def first_shape(graph: fx.GraphModule) -> Shape:
@@ -153,9 +198,10 @@ class Reading:
         kind = type(target) if isinstance(target, nn.Module) else target
         shape, where = self.shape(node), told(node, target)
         if kind in NOTHING:
+            require_nothing(where, kind, node)
             return
         if kind in ACTIVATIONS:
-            yield Elementwise(where, ACTIVATIONS[kind], leak_of(target, node))
+            yield Elementwise(where, ACTIVATIONS[kind], leak_of(where, target, node))
         elif isinstance(target, nn.Module) and self.tracer.sorts(target):
             yield find_groups(where, target, self.shape(before), self.group)
         elif isinstance(target, nn.Module):
@@ -206,7 +252,7 @@ class Reading:
             found: Any = self.graph
             for part in str(argument.target).split("."):
                 found = getattr(found, part)
-            return found.detach() if isinstance(found, Tensor) else None
+            return found.detach().double() if isinstance(found, Tensor) else None  # plain attributes stay as they were
         return None
 
 
@@ -221,31 +267,48 @@ def not_understood(where: str, kind: object) -> HarnessError:
     return HarnessError(f"{where}: not supported; {mend or f'use {UNDERSTOOD}'}")
 
 
-def leak_of(target: Any, node: fx.Node) -> float:
+def require_nothing(where: str, kind: Any, node: fx.Node) -> None:
+    """That functional.dropout, which drops unless it is told otherwise, is told."""
+    if kind is functional.dropout and node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True) is not False:
+        raise HarnessError(f"{where}: in training mode; write functional.dropout(x, p, self.training), or nn.Dropout")
+
+
+def leak_of(where: str, target: Any, node: fx.Node) -> float:
+    """Of leaky_relu; of no meaning for others."""
     if isinstance(target, nn.LeakyReLU):
         return float(target.negative_slope)
+    if target is not functional.leaky_relu:
+        return 0.01
     given = node.kwargs.get("negative_slope", node.args[1] if len(node.args) > 1 else 0.01)
-    return float(given) if target is functional.leaky_relu and isinstance(given, int | float) else 0.01
+    if not isinstance(given, int | float):
+        raise HarnessError(f"{where}: its negative_slope is computed; write a number")
+    return float(given)
+
+
+def kind_of(layer: nn.Module) -> type:
+    """Its class; what was parametrised has one of its own, whose weights are read as they are."""
+    return type(layer).__bases__[0] if parametrize.is_parametrized(layer) else type(layer)
 
 
 @torch.no_grad()
 def read_layer(where: str, layer: nn.Module, shape: Shape) -> Affine:
     """An affine layer of torch.nn. Raises HarnessError for any other."""
-    if isinstance(layer, nn.Linear):
+    kind = kind_of(layer)
+    if kind is nn.Linear:
         weight = layer.weight.detach()
         return Affine(where, shape, lambda x: functional.linear(x, weight), detached(layer.bias))
-    if type(layer) in CONVOLUTIONS:
+    if kind in CONVOLUTIONS:
         return read_convolution(where, layer, shape)
-    if isinstance(layer, NORMS):
+    if kind in NORMS:
         assert layer.running_mean is not None, "looked at before it ran"
         assert layer.running_var is not None
         ones = torch.ones_like(layer.running_mean)
         gain, shift = (ones if p is None else p.detach() for p in (layer.weight, layer.bias))
         shift = torch.zeros_like(ones) if layer.bias is None else shift
         return normalised(where, shape, layer.running_mean, layer.running_var, layer.eps, gain, shift)
-    if isinstance(layer, POOLS):
+    if kind in POOLS:
         return Affine(where, shape, layer)
-    if isinstance(layer, nn.Flatten | nn.Unflatten):
+    if kind in (nn.Flatten, nn.Unflatten):
         return reshaped(where, shape)
     raise not_understood(where, type(layer))
 
@@ -253,7 +316,7 @@ def read_layer(where: str, layer: nn.Module, shape: Shape) -> Affine:
 def read_convolution(where: str, layer: Any, shape: Shape) -> Affine:
     if layer.padding_mode != "zeros":
         raise HarnessError(f"{where}: padding_mode={layer.padding_mode!r}; only zeros are implemented")
-    run, weight, bias = CONVOLUTIONS[type(layer)], layer.weight.detach(), detached(layer.bias)
+    run, weight, bias = CONVOLUTIONS[kind_of(layer)], layer.weight.detach(), detached(layer.bias)
     how = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
     shift = None if bias is None else bias.reshape(1, -1, *[1] * (len(shape) - 1))
     return Affine(where, shape, lambda x: run(x, weight, **how), shift)

@@ -106,6 +106,110 @@ false = lambda: seq(nn.Linear(4, 6), MaxMin(), nn.Linear(6, 2))
 large = lambda: seq(nn.Flatten(), nn.Linear(3 * 224 * 224, 2))
 computed = lambda: seq(nn.Linear(4, 3), Computed(3, 3))
 statistics = lambda: seq(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+
+def steep_far_away(x):
+    return torch.where(x > 1e4, 100 * (x - 1e4) + 1e4, x)
+
+def hooked(where="1", kind="forward_hook"):
+    net = plain()
+    change = (lambda m, i, o: steep_far_away(o)) if kind == "forward_hook" else lambda m, i: (steep_far_away(i[0]),)
+    getattr(net.get_submodule(where), f"register_{kind}")(change)
+    return net
+
+after_relu, before_linear = hooked, lambda: hooked("3", "forward_pre_hook")
+after_all, before_all = lambda: hooked(""), lambda: hooked("", "forward_pre_hook")
+
+def replaced(where="1", name="forward", net=None):
+    net = net or plain()
+    one = net.get_submodule(where)
+    was = getattr(one, name)
+    setattr(one, name, lambda *given: steep_far_away(was(*given)))
+    return net
+
+replaced_relu, replaced_all = replaced, lambda: replaced("")
+replaced_conv = lambda: replaced("0", "_conv_forward", pooled())
+
+class Called(nn.Sequential):
+    def __call__(self, x):
+        return steep_far_away(super().__call__(x))
+
+called = lambda: Called(*plain())
+def of_old(make):
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch has a newer way
+        return make()
+
+compiled = lambda: of_old(lambda: torch.compile(plain()))
+old_weight_norm = lambda: of_old(lambda: seq(nn.utils.weight_norm(nn.Linear(4, 3))))
+
+def pruned():
+    from torch.nn.utils import prune
+    net = plain()
+    prune.l1_unstructured(net[0], "weight", 0.5)
+    return net
+
+def made_permanent():
+    from torch.nn.utils import prune
+    net = pruned()
+    prune.remove(net[0], "weight")
+    return net
+
+class Counts(nn.Module):
+    """A buffer that each call changes, and that no checkpoint keeps."""
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 3)
+        self.register_buffer("calls", torch.zeros(1), persistent=False)
+    def forward(self, x):
+        self.calls += 1
+        return self.a(x)
+
+class Trains(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 3)
+    def train(self, mode=True):
+        return super().train(True)
+    def forward(self, x):
+        return self.a(x)
+
+class Drops(nn.Linear):
+    def forward(self, x):
+        return F.dropout(super().forward(x), 1e-12)
+
+class Leaks(nn.Linear):
+    def forward(self, x):
+        return F.leaky_relu(super().forward(x) + 1e9, x.size(1) / 4)
+
+class Divides(nn.Linear):
+    """By whole numbers, whose inverse torch would round to float32."""
+    def __init__(self):
+        super().__init__(4, 3)
+        self.register_buffer("by", torch.tensor([3, 7, 11]))
+    def forward(self, x):
+        return super().forward(x) / self.by
+
+old_spectral_norm = lambda: seq(nn.utils.spectral_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+parametrised = lambda: seq(
+    nn.utils.parametrizations.spectral_norm(nn.Conv1d(2, 3, 3)), nn.ReLU(), nn.Flatten(),
+    nn.utils.parametrizations.weight_norm(nn.Linear(18, 2)))
+traced = lambda: torch.fx.symbolic_trace(plain())
+
+def tied():
+    net = seq(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    net[2].weight = net[0].weight
+    return net
+
+def compiled_inside():
+    net = plain()
+    of_old(net[0].compile)
+    return net
+
+halved = lambda: plain().half()
+
+drops, leaks = lambda: Drops(4, 3), lambda: Leaks(4, 3)
+
 fails = lambda: 1 / 0
 nothing = lambda: 3
 '''
@@ -134,6 +238,14 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("linear", None, (), "relu", 1),
         ("halves", None, (6, 6), "groupsort", 2),
         ("pooled", (2, 8), (24,), "relu", 1),
+        ("old_spectral_norm", None, (6,), "relu", 1),
+        ("parametrised", (2, 8), (18,), "relu", 1),
+        ("made_permanent", None, (6, 5), "relu", 1),
+        ("traced", (4,), (6, 5), "relu", 1),
+        ("tied", None, (4, 4), "relu", 1),
+        ("compiled_inside", None, (6, 5), "relu", 1),
+        ("halved", None, (6, 5), "relu", 1),
+        ("Divides", (4,), (), "relu", 1),
         ("Functional", (6,), (5, 4), "tanh", 1),
         ("Image", (2, 7, 12), (144, 32), "groupsort", 2),
     ],
@@ -193,6 +305,21 @@ def test_the_examples_that_the_help_names_can_be_read(name):
         ("pooled", None, r"the input's shape is not known; .*--input-shape 1,28,28"),
         ("pooled", (3, 8), r"it cannot run on an input of shape \(1, \(3, 8\)\)"),
         ("computed", None, r"layer 'mul' \(mul\): it computes weights in forward; keep what it gives as a buffer"),
+        ("after_relu", None, r"layer '1' \(ReLU\): a hook that may change what it computes: hooked.<locals>.<lambda>; remove"),
+        ("before_linear", None, r"layer '3' \(Linear\): a hook"),
+        ("after_all", None, r"Sequential: a hook"),
+        ("before_all", None, r"Sequential: a hook"),
+        ("replaced_relu", None, r"layer '1' \(ReLU\): its 'forward' was replaced; write it as `forward` of a class"),
+        ("replaced_all", None, r"Sequential: its 'forward' was replaced"),
+        ("replaced_conv", (2, 8), r"layer '0' \(Conv1d\): its '_conv_forward' was replaced"),
+        ("called", None, r"Called: its '__call__' was replaced"),
+        ("compiled", None, r"OptimizedModule: compiled; give the module that torch.compile was given"),
+        ("old_weight_norm", None, r"layer '0' \(Linear\): a hook .*: WeightNorm; .*use torch.nn.utils.parametrizations"),
+        ("pruned", None, r"layer '0' \(Linear\): a hook .*: L1Unstructured; remove it \(prune.remove"),
+        ("Counts", None, r"usernets:Counts: its forward changes 'calls'; a network that changes as it is used"),
+        ("Trains", None, r"layer '' \(Trains\): it stays in training mode after eval\(\)"),
+        ("drops", (4,), r"layer 'dropout' \(dropout\): in training mode; write functional.dropout\(x, p, self.training\)"),
+        ("leaks", (4,), r"layer 'leaky_relu' \(leaky_relu\): its negative_slope is computed; write a number"),
         ("fails", None, r"usernets:fails: ZeroDivisionError: division by zero; it must import"),
         ("nothing", None, r"usernets:nothing: it gave a int; give a torch.nn.Module"),
         ("absent", None, r"usernets:absent: AttributeError"),
@@ -202,6 +329,16 @@ def test_what_is_not_understood_is_named_with_the_mend(name, shape, message, net
     """The layer by its name in the module, its type, and what to do."""
     with pytest.raises(HarnessError, match=message):
         import_network(f"{nets}:{name}", shape=shape)
+
+
+def test_a_hook_on_all_modules_is_refused(nets):
+    """It would change what is compared, and what is read, or neither, as its author likes."""
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, given, made: made)
+    try:
+        with pytest.raises(HarnessError, match="a hook on all modules"):
+            import_network(f"{nets}:plain")
+    finally:
+        handle.remove()
 
 
 @pytest.mark.parametrize(
