@@ -459,7 +459,7 @@ def test_the_command_of_a_claim_is_words_to_a_shell_whoever_fixed_it(plugin_site
 
 
 def test_a_claim_with_several_verdicts_says_where_each_comes_from(plugin_site: PluginSite, registry):
-    """A row each: suite, machine, device and torch tell them apart."""
+    """A row each: suite, machine, device, torch and when it was fixed tell them apart."""
     _, one = fixed(plugin_site, registry)
     record(registry, one, WINS)
     record(registry, one, LOSES, machine="m-2")
@@ -467,6 +467,7 @@ def test_a_claim_with_several_verdicts_says_where_each_comes_from(plugin_site: P
 
     assert "1 supported, 1 refuted" in shown.out
     assert [text for text in ("toys, m-1, cpu, torch 2.13.0", "toys, m-2, cpu, torch 2.13.0") if text not in shown.out] == []
+    assert shown.out.count("  fixed 20") == 2
 
 
 def test_the_whole_ledger_tells_in_one_line_what_has_not_run(tmp_path):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GATE = 3
 SHORT = 8  # hex digits of a digest, for people
 ATTEMPTS_SHOWN, ATTEMPT_SHOWN = 3, 16  # how many, and hex digits of an id: the first twelve are its time
+MINUTES = 16  # of a time as text
 # A sign beside each colour: not everybody sees colours, and a log has none.
 SIGNS: Mapping[str, tuple[str, str]] = {
     "supported": ("✓", "green"), "refuted": ("✗", "red"), "inconclusive": ("?", "yellow"), "not testable here": ("–", "dim"),
@@ -155,7 +156,8 @@ def draw_ledger(verdicts: Sequence[Verdict]) -> None:
             table.add_row("", Text(paper, style="bold"))
         sign, style = SIGNS[v.word]
         # Of one claim there is a verdict for each protocol and place: what tells them apart stands below its name.
-        which = f"\n  {v.suite}, {v.machine}, {v.device}, torch {v.torch_version}" if times[v.claim] > 1 else ""
+        place = f"\n  {v.suite}, {v.machine}, {v.device}, torch {v.torch_version}\n  fixed {v.fixed_at[:MINUTES]}"
+        which = place if times[v.claim] > 1 else ""
         texts = [v.claim.partition(".")[2] + which, *numbers_of(v)]
         table.add_row(Text(f"{sign} {v.word.removesuffix(' here')}", style=style), *map(Text, texts))
     out.print(table)
