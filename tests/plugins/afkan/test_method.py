@@ -56,6 +56,79 @@ def scaled(f: Tensor, over: str) -> Tensor:
     return (f - f.min()) / (f.max() - f.min())
 
 
+# The public code ----------------------------------------------------------------------------------------------------------
+
+# Outputs of AF_KANLayer (https://github.com/hoangthangta/All-KAN, models/af_kan.py at 825c8fb; float64, torch 2.13.0), which we ran
+# once on two items of 4 inputs, g = 2, k = 1, with `wave` for all weights, by (reduction, scaled over the batch, act, func).
+PUBLIC = {
+    ("global_attn", True, "silu", "quad1"): (
+        (-1.2599574179, 0.3296476223, 0.829013287), (-0.1922032648, -1.2886020522, 1.8767762874),
+    ),
+    ("global_attn", True, "tanh", "cubic1"): (
+        (0.6325631629, 0.070716866, -0.7250104195), (0.8645937586, -1.3739873056, 0.9316023163),
+    ),
+    ("global_attn", False, "silu", "quad1"): (
+        (-1.2303072536, 0.3070726335, 0.8288751176), (-0.1922068681, -1.249596029, 1.825787814),
+    ),
+    ("global_attn", False, "tanh", "cubic1"): (
+        (0.5454910157, 0.0496016908, -0.6103346733), (0.779434552, -1.3601108283, 0.9986209812),
+    ),
+    ("multistep", True, "silu", "quad1"): (
+        (-1.1382468458, 0.251004602, 0.8101117319), (-0.173557737, -1.3506231552, 1.9392101562),
+    ),
+    ("multistep", True, "tanh", "cubic1"): (
+        (0.6763019515, 0.0827769345, -0.7845151819), (1.0020207081, -1.2433324813, 0.623371982),
+    ),
+    ("multistep", False, "silu", "quad1"): (
+        (-1.1380624197, 0.2509204594, 0.8100373045), (-0.173169677, -1.3491004906, 1.9368315361),
+    ),
+    ("multistep", False, "tanh", "cubic1"): (
+        (0.6762834197, 0.0826720595, -0.7843595484), (1.0000576003, -1.2421608198, 0.6238033916),
+    ),
+    ("spatial_attn", True, "silu", "quad1"): (
+        (-1.1897722639, 0.3081937732, 0.7868744762), (-0.2021171753, -1.2564905923, 1.844711296),
+    ),
+    ("spatial_attn", True, "tanh", "cubic1"): (
+        (0.3452639693, -0.0554355097, -0.2727938348), (-1.1957000446, 0.6422234439, 0.3561295301),
+    ),
+    ("spatial_attn", False, "silu", "quad1"): (
+        (-1.197973898, 0.2965288797, 0.8103254768), (-0.2009288848, -1.2351159379, 1.8155801925),
+    ),
+    ("spatial_attn", False, "tanh", "cubic1"): (
+        (0.4858427777, 0.0002172374, -0.4861267694), (0.1651030959, -1.1620244931, 1.3539966984),
+    ),
+}  # fmt: skip
+
+
+def wave(count: int, shift: int) -> Tensor:
+    return torch.sin(torch.arange(1, count + 1, dtype=torch.float64) + shift)
+
+
+@pytest.mark.parametrize(("variant", "expected"), PUBLIC.items(), ids=str)
+def test_a_layer_has_the_outputs_of_the_public_code(variant, expected):
+    """The whole layer: each reduction, its temperature, norm and weights, scaled over the batch as there and not at all."""
+    reduction, scaled_over_batch, act, func = variant
+    over = "batch" if scaled_over_batch else "none"
+    made = build(4, 3, LayerParams(grid=2, order=1, act=act, func=func, reduction=reduction, func_norm=over)).double()
+    with torch.no_grad():
+        made.low += 0.1 * wave(3, 0)
+        made.high += 0.1 * wave(3, 1)
+        made.out.weight.copy_(wave(12, 2).view(3, 4))
+        made.out.norm.weight.copy_(1 + 0.1 * wave(4, 3))
+        made.out.norm.bias.copy_(0.1 * wave(4, 4))
+        if reduction != "multistep":
+            made.reduction.temperature.fill_(1.5)
+        if reduction == "spatial_attn":
+            made.reduction.weight.copy_(wave(9, 6).view(3, 1, 3))
+            made.reduction.bias.copy_(0.1 * wave(3, 7))
+        else:
+            mean = made.reduction if reduction == "multistep" else made.reduction.mean
+            mean.weight.copy_(wave(3, 5))
+            mean.bias.fill_(0.25)
+
+    torch.testing.assert_close(made(wave(8, 8).view(2, 4)), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
 # The features -----------------------------------------------------------------------------------------------------------
 
 
