@@ -58,7 +58,7 @@ def scaled(f: Tensor, over: str) -> Tensor:
 
 # The public code ----------------------------------------------------------------------------------------------------------
 
-# Outputs of AF_KANLayer (https://github.com/hoangthangta/All-KAN, models/af_kan.py at 825c8fb; float64, torch 2.13.0), which we ran
+# Outputs of AF_KANLayer (https://github.com/hoangthangta/All-KAN, models/af_kan.py at 825c8fb; float64), which we ran
 # once on two items of 4 inputs, g = 2, k = 1, with `wave` for all weights, by (reduction, scaled over the batch, act, func).
 PUBLIC = {
     ("global_attn", True, "silu", "quad1"): (
