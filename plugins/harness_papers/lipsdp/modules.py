@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -205,7 +207,7 @@ class Reading:
         elif isinstance(target, nn.Module) and self.tracer.sorts(target):
             yield find_groups(where, target, self.shape(before), self.group)
         elif isinstance(target, nn.Module):
-            yield read_layer(where, target, shape)
+            yield read_layer(where, target, shape, self.shape(before))
         elif kind in RESHAPES:
             yield reshaped(where, shape)
         elif kind is functional.linear:
@@ -225,7 +227,7 @@ class Reading:
         weight, bias = (self.constant(given.get(name)) for name in ("weight", "bias"))
         if given["input"] is not before or weight is None or (bias is None and given.get("bias") is not None):
             raise HarnessError(f"{where}: its weights must be parameters or buffers of a module, not computed in forward")
-        return Affine(where, shape, lambda x: functional.linear(x, weight), bias)
+        return Affine(where, shape, functional.linear, bias, weight, products=weight.shape[-1])
 
     def arithmetic(self, where: str, node: fx.Node, before: fx.Node, shape: Shape) -> Affine:
         """+, -, * and / with a number or a tensor of the module's."""
@@ -237,8 +239,8 @@ class Reading:
             torch.add: lambda c: shifted(where, shape, c),
             operator.mul: lambda c: scaled(where, shape, c),
             torch.mul: lambda c: scaled(where, shape, c),
-            operator.sub: lambda c: shifted(where, shape, -c) if left is None else Affine(where, shape, operator.neg, c),
-            operator.truediv: lambda c: scaled(where, shape, 1.0 / c),
+            operator.sub: lambda c: shifted(where, shape, -c) if left is None else replace(scaled(where, shape, -1.0), bias=c),
+            operator.truediv: lambda c: scaled(where, shape, 1.0 / c, rounded=1),
         }
         if not of_two or node.target not in signs or (node.target is operator.truediv and left is not None):
             raise not_understood(where, node.target)
@@ -291,23 +293,21 @@ def kind_of(layer: nn.Module) -> type:
 
 
 @torch.no_grad()
-def read_layer(where: str, layer: nn.Module, shape: Shape) -> Affine:
-    """An affine layer of torch.nn. Raises HarnessError for any other."""
+def read_layer(where: str, layer: Any, shape: Shape, before: Shape) -> Affine:
+    """An affine layer of torch.nn, from shape before to shape. Raises HarnessError for any other."""
     kind = kind_of(layer)
     if kind is nn.Linear:
         weight = layer.weight.detach()
-        return Affine(where, shape, lambda x: functional.linear(x, weight), detached(layer.bias))
+        return Affine(where, shape, functional.linear, detached(layer.bias), weight, products=weight.shape[-1])
     if kind in CONVOLUTIONS:
         return read_convolution(where, layer, shape)
     if kind in NORMS:
-        assert layer.running_mean is not None, "looked at before it ran"
-        assert layer.running_var is not None
         ones = torch.ones_like(layer.running_mean)
         gain, shift = (ones if p is None else p.detach() for p in (layer.weight, layer.bias))
         shift = torch.zeros_like(ones) if layer.bias is None else shift
         return normalised(where, shape, layer.running_mean, layer.running_var, layer.eps, gain, shift)
     if kind in POOLS:
-        return Affine(where, shape, layer)
+        return Affine(where, shape, lambda x, _: layer(x), products=prod(before[1:]), rounded=2)
     if kind in (nn.Flatten, nn.Unflatten):
         return reshaped(where, shape)
     raise not_understood(where, type(layer))
@@ -319,7 +319,7 @@ def read_convolution(where: str, layer: Any, shape: Shape) -> Affine:
     run, weight, bias = CONVOLUTIONS[kind_of(layer)], layer.weight.detach(), detached(layer.bias)
     how = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
     shift = None if bias is None else bias.reshape(1, -1, *[1] * (len(shape) - 1))
-    return Affine(where, shape, lambda x: run(x, weight, **how), shift)
+    return Affine(where, shape, lambda x, w: run(x, w, **how), shift, weight, products=weight[0].numel())
 
 
 def detached(parameter: Tensor | None) -> Tensor | None:

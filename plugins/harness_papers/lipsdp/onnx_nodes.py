@@ -5,7 +5,9 @@ Nodes are looked up by their type; only index arithmetic and what is constant is
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -293,12 +295,16 @@ class Reading:
     def gemm(self, node: Any) -> Affine:
         if self.attribute(node, "transA", 0) or node.input[0] != self.flowing or len(self.shape) != 1:
             raise HarnessError(f"{self.where}: only input times weight, (1, n) times (n, m), is understood; not transA")
-        weight = self.tensor(node, 1) * float(self.attribute(node, "alpha", 1.0))
+        alpha = float(self.attribute(node, "alpha", 1.0))
+        weight = self.tensor(node, 1) * alpha
         weight = weight.T if self.attribute(node, "transB", 0) else weight
         if weight.ndim != 2 or weight.shape[0] != self.shape[0]:
             raise HarnessError(f"{self.where}: {self.shape[0]} numbers times a weight of shape {tuple(weight.shape)}")
         bias = self.tensor(node, 2, torch.zeros(1, dtype=torch.float64)) * float(self.attribute(node, "beta", 1.0))
-        return Affine(self.where, self.to(weight.shape[1]), lambda x: x @ weight, bias.expand(1, weight.shape[1]))
+        return Affine(
+            self.where, self.to(weight.shape[1]), operator.matmul, bias.expand(1, weight.shape[1]), weight,
+            products=len(weight), rounded=int(alpha != 1.0),
+        )  # fmt: skip
 
     def matmul(self, node: Any) -> Affine:
         weight = self.tensor(node, 1)
@@ -306,7 +312,8 @@ class Reading:
             raise HarnessError(
                 f"{self.where}: {self.shape} times {tuple(weight.shape)}; only (..., n) times (n, m) is understood"
             )
-        return Affine(self.where, self.to(*self.shape[:-1], weight.shape[1]), lambda x: x @ weight)
+        shape = self.to(*self.shape[:-1], weight.shape[1])
+        return Affine(self.where, shape, operator.matmul, weight=weight, products=len(weight))
 
     def arithmetic(self, node: Any) -> Affine:
         first = node.input[0] == self.flowing
@@ -318,10 +325,12 @@ class Reading:
         if kind == "Add":
             return shifted(self.where, self.shape, other)
         if kind == "Sub":
-            return shifted(self.where, self.shape, -other) if first else Affine(self.where, self.shape, torch.neg, other)
+            return shifted(self.where, self.shape, -other) if first else replace(self.negative(node), bias=other)
         if kind == "Div" and not (first and bool((other != 0).all())):
             raise HarnessError(f"{self.where}: only a division by constants that are not 0 is affine")
-        return scaled(self.where, self.shape, other if kind == "Mul" else 1.0 / other)
+        return (
+            scaled(self.where, self.shape, other) if kind == "Mul" else scaled(self.where, self.shape, 1.0 / other, rounded=1)
+        )
 
     def negative(self, node: Any) -> Affine:
         return scaled(self.where, self.shape, -1.0)
@@ -353,8 +362,8 @@ class Reading:
         pads = torch_pads(before, after)
         return Affine(
             self.where, self.to(weight.shape[0], *sizes),
-            lambda x: run(functional.pad(x, pads), weight, stride=strides, dilation=dilations, groups=groups),
-            bias.reshape(1, -1, *[1] * spatial),
+            lambda x, w: run(functional.pad(x, pads), w, stride=strides, dilation=dilations, groups=groups),
+            bias.reshape(1, -1, *[1] * spatial), weight, products=weight[0].numel(),
         )  # fmt: skip
 
     def window(self, node: Any, name: str, spatial: int) -> list[int]:
@@ -401,12 +410,14 @@ class Reading:
         share = run(functional.pad(inside, pads), kernel, strides)
         share = torch.ones_like(share) if self.attribute(node, "count_include_pad", 0) else share
         return Affine(
-            self.where, self.to(self.shape[0], *sizes), lambda x: run(functional.pad(x, pads), kernel, strides) / share
+            self.where, self.to(self.shape[0], *sizes), lambda x, _: run(functional.pad(x, pads), kernel, strides) / share,
+            products=prod(kernel), rounded=4,
         )  # fmt: skip
 
     def pool_all(self, node: Any) -> Affine:
-        axes = tuple(range(2, len(self.shape) + 1))
-        return Affine(self.where, self.to(self.shape[0], *[1] * len(axes)), lambda x: x.mean(dim=axes, keepdim=True))
+        axes, products = tuple(range(2, len(self.shape) + 1)), prod(self.shape[1:])
+        shape = self.to(self.shape[0], *[1] * len(axes))
+        return Affine(self.where, shape, lambda x, _: x.mean(dim=axes, keepdim=True), products=products, rounded=2)
 
     def normalisation(self, node: Any) -> Affine:
         if self.attribute(node, "training_mode", 0) or any(node.output[1:]):  # before opset 14 the outputs said so

@@ -7,7 +7,7 @@ the number that a method writes down never counts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy as np
 from harness_papers.lipsdp.activations import GROUPED, LEAK, SLOPES, Array
 
 __all__ = [
+    "LARGEST",
     "LEAK",
     "SLOPES",
+    "SMALLEST",
     "Array",
     "Bound",
     "Evidence",
@@ -32,7 +34,20 @@ __all__ = [
     "ResidualMultipliers",
     "SlopeVertices",
     "network",
+    "out_of_range",
 ]
+
+
+# Of a weight or multiplier that is not 0. Products of two, and what is left of their sums, are far from float64's ends, where
+# rounding is no longer relative.
+SMALLEST, LARGEST = 1e-120, 1e120
+
+
+def out_of_range(array: Array) -> float | None:
+    """A number of the array that is neither 0 nor of a size in [SMALLEST, LARGEST], if there is one."""
+    size = abs(array)
+    wrong = ~((size >= SMALLEST) & (size <= LARGEST) | (size == 0))
+    return float(array[wrong].flat[0]) if wrong.any() else None
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Network:
     or phi acts on groups of `group` neighbouring units (`activations.GROUPED`); then alpha = -1 and beta = 1 say no more
     than that it is 1-Lipschitz. directions: for householder only, one (n_k / group, group) per hidden layer, rows not zero.
     norm: of both input and output, "l2" or "linf".
+    lost: for each layer, how far weights (in operator norm) and biases (in length) may lie from those that they stand for, as
+    a product of layers that was rounded does; empty where they are what they are.
     """
 
     weights: tuple[Array, ...]
@@ -53,6 +70,7 @@ class Network:
     norm: Literal["l2", "linf"] = "l2"
     group: int = 1
     directions: tuple[Array, ...] = ()
+    lost: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.activation not in SLOPES | GROUPED:
@@ -75,6 +93,8 @@ class Network:
                 )
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise ValueError(f"Network: layer {k} has numbers that are not finite")
+        if self.lost and not (len(self.lost) == len(self.weights) and all(0 <= x < inf for of in self.lost for x in of)):
+            raise ValueError(f"Network: lost={self.lost!r}; give two numbers >= 0 for each of {len(self.weights)} layers")
         check_groups(self)
 
     @property

@@ -7,7 +7,7 @@ them; `definite` decides whether the exact matrices are positive definite for su
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, permutations, product
 from math import factorial, inf, prod, sqrt
 from typing import Any
@@ -65,8 +65,22 @@ def prove(network: Network, solution: LipschitzBound) -> Proof:
     if kind != proves:
         raise Invalid(f"kind={kind!r}, but {type(evidence).__name__} proves {proves} bounds only")
     if type(evidence) in OF_UNITS:
-        return prove_multipliers(network, claim, evidence)
-    return compare(claim, prover(network, evidence), proves)
+        proof = prove_multipliers(network, claim, evidence)
+    else:
+        proof = compare(claim, prover(network, evidence), proves)
+    return replace(proof, bound=up(proof.bound + spread(network))) if network.lost and proves == "upper" else proof
+
+
+def spread(network: Network) -> float:
+    """By how much the constants of two networks may differ that differ by no more than `network.lost`, rounded upwards.
+
+    Upper bounds are about all products W_l D_{l-1} ... D_1 W_1 with Jacobians D of the activations, whichever unit has which;
+    so one layer after the other may be replaced, each at its own cost.
+    """
+    norms = [layer_norm(weight, network.norm) for weight in network.weights]
+    grown = [norm + of_weight for norm, (of_weight, _) in zip(norms, network.lost, strict=True)]
+    parts = [prod(norms[:k]) * of_weight * prod(grown[k + 1 :]) for k, (of_weight, _) in enumerate(network.lost)]
+    return network.slope_product * sum(parts) * (1.0 + 8 * len(norms) * U)
 
 
 def compare(claim: float, proved: float, kind: str) -> Proof:
@@ -161,9 +175,14 @@ def norm_product(network: Network, evidence: NormProduct | None = None) -> float
     """
     bound = network.slope_product
     for weight in network.weights:
-        size = abs(weight).sum(axis=1).max() if network.norm == "linf" else np.linalg.norm(weight, 2)
-        bound *= float(size) * (1.0 + 8 * max(weight.shape) * U)
+        bound *= layer_norm(weight, network.norm)
     return bound * (1.0 + 8 * len(network.weights) * U)
+
+
+def layer_norm(weight: Array, norm: str) -> float:
+    """The operator norm, rounded upwards."""
+    size = abs(weight).sum(axis=1).max() if norm == "linf" else np.linalg.norm(weight, 2)
+    return float(size) * (1.0 + 8 * max(weight.shape) * U)
 
 
 def vertex_maximum(network: Network, evidence: SlopeVertices) -> float:
@@ -234,7 +253,7 @@ def pair_quotient(network: Network, pair: PointPair) -> float:
     distance = float(np.linalg.norm(x - y, order)) * (1.0 + (len(x) + 4) * U)
     rise = float(np.linalg.norm(f_x - f_y, order)) * (1.0 - (len(f_x) + 4) * U)
     error = float(np.linalg.norm(error_x + error_y, order)) * 1.001
-    if error > LOST * rise and is_exact(network):
+    if error > LOST * rise and is_exact(network) and not any(map(any, network.lost)):
         return exact_quotient(network, x, y)
     rise -= error
     return max(rise, 0.0) / distance * (1.0 - 4 * U)
@@ -243,9 +262,11 @@ def pair_quotient(network: Network, pair: PointPair) -> float:
 def evaluate(network: Network, x: Array) -> tuple[Array, Array]:
     """f(x) and an entrywise bound of its rounding error: each layer's own, plus what earlier layers' error can grow to."""
     value, error = x, np.zeros_like(x)
-    for k, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        size = abs(weight)
+    lost = network.lost or [(0.0, 0.0)] * len(network.weights)
+    for k, (weight, bias, (of_weight, of_bias)) in enumerate(zip(network.weights, network.biases, lost, strict=True)):
+        size, moved = abs(weight), float(np.linalg.norm(abs(value) + error))
         error = size @ error + gamma(weight.shape[1] + 2) * (size @ (abs(value) + error) + abs(bias))
+        error = error + (of_weight * moved + of_bias) * 1.001
         value = weight @ value + bias
         if k < len(network.hidden):
             value, error = activate_layer(network, k, value, error)

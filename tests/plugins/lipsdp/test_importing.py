@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from harness_papers.lipsdp import examples
+from harness_papers.lipsdp import examples, method, verify
 from harness_papers.lipsdp.importing import compared, import_network
-from harness_papers.lipsdp.lowering import MOST_ENTRIES
-from harness_papers.lipsdp.problems import network
+from harness_papers.lipsdp.lowering import MOST_ENTRIES, Affine, Elementwise, lower, reshaped
+from harness_papers.lipsdp.problems import Bound, PointPair, SlopeVertices, network
 from harness_papers.lipsdp.sampling import forward
+from harness_papers.lipsdp.verify import pair_quotient, prove
 from torch import nn
 
 from harness import HarnessError
@@ -208,6 +211,14 @@ def compiled_inside():
 
 halved = lambda: plain().half()
 
+def cancel():
+    """The identity: 1e17 + x - 1e17, whose sum in float64 is 0."""
+    net = nn.Sequential(nn.Linear(1, 3, bias=False), nn.Linear(3, 1, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1e17], [1.0], [1e17]]))
+        net[1].weight.copy_(torch.tensor([[1.0, 1.0, -1.0]]))
+    return net
+
 drops, leaks = lambda: Drops(4, 3), lambda: Leaks(4, 3)
 
 fails = lambda: 1 / 0
@@ -320,6 +331,11 @@ def test_the_examples_that_the_help_names_can_be_read(name):
         ("Trains", None, r"layer '' \(Trains\): it stays in training mode after eval\(\)"),
         ("drops", (4,), r"layer 'dropout' \(dropout\): in training mode; write functional.dropout\(x, p, self.training\)"),
         ("leaks", (4,), r"layer 'leaky_relu' \(leaky_relu\): its negative_slope is computed; write a number"),
+        (
+            "cancel",
+            None,
+            r"layer '1' \(Linear\): large numbers cancel where it is folded with the layers before it, and more than 1e-09 of",
+        ),
         ("fails", None, r"usernets:fails: ZeroDivisionError: division by zero; it must import"),
         ("nothing", None, r"usernets:nothing: it gave a int; give a torch.nn.Module"),
         ("absent", None, r"usernets:absent: AttributeError"),
@@ -374,11 +390,81 @@ def test_a_network_that_differs_from_its_original_is_refused():
 
 def test_a_float32_leak_is_counted_as_what_it_is():
     """0.01 in float32 lies below 0.01: slopes from 0.01 on would not hold for it."""
-    from harness_papers.lipsdp.lowering import Elementwise, lower, reshaped
-
     net = lower([Elementwise("x", "leaky_relu", float(np.float32(0.01))), reshaped("y", (2,))], (2,))
 
     assert net.alpha == float(np.float32(0.01)) < 0.01
+
+
+def by(*rows: list[float]) -> Affine:
+    weight = torch.tensor(rows, dtype=torch.float64)
+    return Affine("by", (len(rows),), nn.functional.linear, weight=weight, products=weight.shape[1])
+
+
+def exact_product(*factors: list[list[float]]) -> list[list[Fraction]]:
+    """The first factor is the last layer."""
+    made = [[Fraction(x) for x in row] for row in factors[0]]
+    for factor in factors[1:]:
+        made = [
+            [sum(x * Fraction(y) for x, y in zip(row, column, strict=True)) for column in zip(*factor, strict=True)]
+            for row in made
+        ]
+    return made
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e3])
+def test_what_folding_rounds_is_told_beside_the_matrix(size):
+    """Against rational arithmetic: terms of up to 1e6 that leave about 1."""
+    rng = np.random.default_rng(0)
+    first, second, third = (rng.standard_normal(shape) * size**0.5 for shape in ((6, 3), (5, 6), (2, 5)))
+    second[:, 3:] = -second[:, :3]
+    first[3:] = first[:3] + rng.standard_normal((3, 3)) / size
+    factors = [matrix.tolist() for matrix in (third, second, first)]
+
+    net = lower([by(*rows) for rows in reversed(factors)], (3,))
+
+    exact = exact_product(*factors)
+    missed = sum(
+        (Fraction(x) - y) ** 2 for a, b in zip(net.weights[0].tolist(), exact, strict=True) for x, y in zip(a, b, strict=True)
+    )
+    ((lost, of_bias),) = net.lost
+    assert 0 < missed <= Fraction(lost) ** 2
+    assert lost < 1e-9 * np.linalg.norm(net.weights[0])
+    assert of_bias == 0.0
+
+
+def test_a_layer_alone_is_what_it_is():
+    """Nothing is multiplied, so nothing is lost: bounds of plain networks stay as they are."""
+    assert lower([by([0.1, 0.3]), reshaped("y", (1, 1))], (2,)).lost == ((0.0, 0.0),)
+    assert import_network("harness_papers.lipsdp.examples:relu_net").network.lost == ((0.0, 0.0),) * 3
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_bounds_of_a_folded_network_hold_for_its_layers(norm):
+    """One number to one: the slopes of both sides of 0, in rational arithmetic, lie between what is proved."""
+    rng = np.random.default_rng(1)
+    shares, ends = rng.standard_normal(40), [rng.standard_normal(2).tolist()]
+    first = [[x] for x in (1e3 * shares).tolist()]
+    second = [(shares / 1e3).tolist(), rng.standard_normal(40).tolist()]
+    second[1][-1] -= exact_sum(second[1], shares) / shares[-1]  # cancels to 1e-13 or so of its terms
+    net = lower([by(*first), by(*second), Elementwise("relu", "relu"), by(*ends)], (1,), norm)
+
+    slopes = [row[0] for row in exact_product(second, first)]
+    right = sum(Fraction(w) * max(s, 0) for w, s in zip(ends[0], slopes, strict=True))
+    left = sum(Fraction(w) * min(s, 0) for w, s in zip(ends[0], slopes, strict=True))
+    constant = max(abs(right), abs(left))
+    vertices = prove(net, Bound(method.largest_over_patterns(net) * (1 + 1e-12), "upper", SlopeVertices())).bound
+    points = [PointPair(np.zeros(1), np.array([x])) for x in (1.0, -1.0)]
+    slope = max(prove(net, Bound(pair_quotient(net, pair), "lower", pair)).bound for pair in points)
+
+    assert slope <= constant <= vertices
+    assert slope > float(constant) * (1 - 1e-9)
+    bare = replace(net, lost=())
+    assert slope < max(pair_quotient(bare, pair) for pair in points)
+    assert vertices > verify.vertex_maximum(bare, SlopeVertices())
+
+
+def exact_sum(one, other) -> float:
+    return float(sum(Fraction(x) * Fraction(y) for x, y in zip(one, other, strict=True)))
 
 
 def test_the_limit_is_what_the_message_says():
