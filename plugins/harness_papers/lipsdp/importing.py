@@ -64,10 +64,13 @@ def import_network(
         return Imported(replace(found, norm=norm), source, (found.weights[0].shape[1],), 0.0)
     if not isinstance(found, nn.Module):
         raise HarnessError(f"{source}: it gave a {type(found).__name__}; give a torch.nn.Module (or a Network)")
-    steps, given = read_module(found, shape, sorting, group)
-    original = double(found)
+    try:
+        steps, given = read_module(found, shape, sorting, group)
+        original, network = double(found), lower(steps, given, norm)
+    except BROKEN as exc:  # of the user's own module
+        raise HarnessError(f"{source}: {type(exc).__name__}: {one_line(exc)}; it cannot be copied or read as it is") from exc
     before = state_of(original)
-    read = compared(lower(steps, given, norm), source, given, lambda x: original(torch.as_tensor(x)).numpy())
+    read = compared(network, source, given, lambda x: original(torch.as_tensor(x)).numpy())
     changed = [name for name, held in state_of(original).items() if not torch.equal(held, before[name])]
     if changed:
         raise HarnessError(

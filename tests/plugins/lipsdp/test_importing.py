@@ -137,14 +137,15 @@ class Called(nn.Sequential):
         return steep_far_away(super().__call__(x))
 
 called = lambda: Called(*plain())
-def of_old(make):
+def quietly(make):
+    """Without torch's warnings."""
     import warnings
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that torch has a newer way
+        warnings.simplefilter("ignore")
         return make()
 
-compiled = lambda: of_old(lambda: torch.compile(plain()))
-old_weight_norm = lambda: of_old(lambda: seq(nn.utils.weight_norm(nn.Linear(4, 3))))
+compiled = lambda: quietly(lambda: torch.compile(plain()))
+old_weight_norm = lambda: quietly(lambda: seq(nn.utils.weight_norm(nn.Linear(4, 3))))
 
 def pruned():
     from torch.nn.utils import prune
@@ -206,7 +207,13 @@ def tied():
 
 def compiled_inside():
     net = plain()
-    of_old(net[0].compile)
+    quietly(net[0].compile)
+    return net
+
+def uncopied():
+    """A tensor in the middle of a graph, which cannot be copied."""
+    net = plain()
+    net[0].spare = net[0].weight * 2
     return net
 
 halved = lambda: plain().half()
@@ -218,6 +225,17 @@ def cancel():
         net[0].weight.copy_(torch.tensor([[1e17], [1.0], [1e17]]))
         net[1].weight.copy_(torch.tensor([[1.0, 1.0, -1.0]]))
     return net
+
+def filled(number, *sizes):
+    linear = lambda size: nn.Linear(*size, bias=False, dtype=torch.float64)
+    net = quietly(lambda: seq(*(layer for size in sizes for layer in (linear(size), nn.ReLU()))))
+    with torch.no_grad():
+        net[0].weight.fill_(number)
+    return net
+
+tiny, huge, endless = (lambda number=number: filled(number, (2, 3), (3, 2)) for number in (1e-200, 1e200, float("nan")))
+empty, silent = lambda: filled(1.0, (2, 3), (3, 0), (0, 1)), lambda: filled(1.0, (2, 3), (3, 0))
+nothing_in = lambda: filled(1.0, (0, 2))
 
 drops, leaks = lambda: Drops(4, 3), lambda: Leaks(4, 3)
 
@@ -336,6 +354,13 @@ def test_the_examples_that_the_help_names_can_be_read(name):
             None,
             r"layer '1' \(Linear\): large numbers cancel where it is folded with the layers before it, and more than 1e-09 of",
         ),
+        ("tiny", None, r"layer '0' \(Linear\): its numbers, .* hold 1e-200; 0 and 1e-120 to 1e\+120 can be certified"),
+        ("huge", None, r"layer '0' \(Linear\): its numbers, .* hold 1e\+200"),
+        ("endless", None, r"layer '0' \(Linear\): its numbers, .* hold nan"),
+        ("empty", None, r"layer '2' \(Linear\): shape \(3,\) to \(0,\) holds no number; give each layer at least one unit"),
+        ("silent", None, r"layer '2' \(Linear\): shape \(3,\) to \(0,\) holds no number"),
+        ("nothing_in", None, r"the input: shape \(0,\) to \(0,\) holds no number"),
+        ("uncopied", None, r"usernets:uncopied: RuntimeError: Only Tensors created explicitly .*deepcopy"),
         ("fails", None, r"usernets:fails: ZeroDivisionError: division by zero; it must import"),
         ("nothing", None, r"usernets:nothing: it gave a int; give a torch.nn.Module"),
         ("absent", None, r"usernets:absent: AttributeError"),
