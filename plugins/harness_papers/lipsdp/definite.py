@@ -6,6 +6,8 @@ u = 2^-53; gamma(m) = m u / (1 - m u) bounds the relative error of a sum of m pr
   gamma'(n) = gamma(n+1) / (1 - gamma(n+1)) (Rump, "Verification of positive definiteness", BIT 46, 2006; the bound holds
   for any order of summation, hence for LAPACK's blocked code; we double n for reciprocals of pivots).
 - So c = gamma' trace + gamma(m) || |P|abs ||_F (plus the rounding of the subtraction) makes success a proof of P > 0.
+- Weights are 0 or in [1e-120, 1e120], multipliers 0 or above 1e-120 (`problems`), so that no product of two underflows, and a
+  sum of products of three loses 1e-300 at most. Beside a diagonal of 1e-200, the least that is taken, the margins here hide it.
 Both are applied to D P D, with D powers of two that bring the diagonal into [1, 4): that scaling is exact and makes the
 slack relative to each unit's own size.
 """
@@ -19,12 +21,13 @@ import numpy as np
 from harness_papers.lipsdp.problems import Array
 
 U = 2.0**-53
+SMALLEST_DIAGONAL = 1e-200
 
 
 def is_surely_positive_definite(p: Array, p_abs: Array, longest_sum: int) -> bool:
     """True only if the exact matrix that p rounds is positive definite. False may mean: too close to call."""
     scaled = scale_to_unit_diagonal(p)
-    if scaled is None:
+    if scaled is None or np.diag(p).min() < SMALLEST_DIAGONAL:
         return False
     matrix, scale = scaled
     assembly = gamma(longest_sum) * float(np.linalg.norm(p_abs * scale[:, None] * scale[None, :]))

@@ -21,6 +21,8 @@ import numpy as np
 from harness import Invalid
 from harness_papers.lipsdp.definite import U, gamma
 from harness_papers.lipsdp.problems import (
+    LARGEST,
+    SMALLEST,
     Array,
     GroupMultipliers,
     Multipliers,
@@ -28,9 +30,11 @@ from harness_papers.lipsdp.problems import (
     NullSpaceMultipliers,
     OfUnits,
     ResidualMultipliers,
+    out_of_range,
 )
 
 Inequality = tuple[Array, Array, int]
+UNDERFLOW = 1e-300  # more than a sum of products loses to it; `definite` refuses matrices in which that would count
 
 
 @dataclass(frozen=True)
@@ -243,10 +247,13 @@ def exactly(rows: Array) -> Rounded:
 
 
 def times(weight: Array, z: Rounded) -> Rounded:
-    """W z."""
+    """W z. Raises Invalid where its size is such that products of forms could overflow, or errors underflow beside them."""
     size = abs(weight)
-    error = size @ z.error + gamma(weight.shape[1] + 2) * (size @ (abs(z.value) + z.error))
-    return Rounded(weight @ z.value, error * 1.001)
+    terms = size @ (abs(z.value) + z.error)
+    if not (terms < LARGEST**0.5).all():
+        raise Invalid(f"products of layers with entries above {LARGEST**0.5:g} cannot be checked; scale the weights")
+    error = size @ z.error + gamma(weight.shape[1] + 2) * terms
+    return Rounded(weight @ z.value, error * 1.001 + UNDERFLOW)
 
 
 def apply_groups(rows: Array, x: Rounded) -> Rounded:
@@ -284,4 +291,8 @@ def arrays(given: tuple[Array, ...], sizes: tuple[int, ...], of: str, least: flo
         raise Invalid(f"multipliers of shapes {shapes}; {of} {sizes}")
     if not all(np.isfinite(layer).all() and (layer >= least).all() for layer in made):
         raise Invalid("multipliers must be finite and >= 0; a negative one turns the constraint on its unit around")
+    for layer in made:
+        wrong = out_of_range(layer, largest=np.inf)  # what overflows ends as no proof
+        if wrong is not None:
+            raise Invalid(f"a multiplier of {wrong:g}, so small that its products are lost; {SMALLEST:g} is the least beside 0")
     return made

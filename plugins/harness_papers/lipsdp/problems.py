@@ -43,10 +43,10 @@ __all__ = [
 SMALLEST, LARGEST = 1e-120, 1e120
 
 
-def out_of_range(array: Array) -> float | None:
-    """A number of the array that is neither 0 nor of a size in [SMALLEST, LARGEST], if there is one."""
+def out_of_range(array: Array, least: float = SMALLEST, largest: float = LARGEST) -> float | None:
+    """A number of the array that is neither 0 nor of a size in [least, largest], if there is one."""
     size = abs(array)
-    wrong = ~((size >= SMALLEST) & (size <= LARGEST) | (size == 0))
+    wrong = ~((size >= least) & (size <= largest) | (size == 0))
     return float(array[wrong].flat[0]) if wrong.any() else None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice, permutations, product
-from math import factorial, inf, prod, sqrt
+from math import factorial, inf, ldexp, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from harness_papers.lipsdp.definite import U, gamma, is_surely_positive_definite
 from harness_papers.lipsdp.exactly import exact_quotient, is_exact
 from harness_papers.lipsdp.inequalities import checked, write_down
 from harness_papers.lipsdp.problems import (
+    LARGEST,
     LEAK,
+    SMALLEST,
     Array,
     GroupMultipliers,
     LipschitzBound,
@@ -32,11 +34,14 @@ from harness_papers.lipsdp.problems import (
     PointPair,
     ResidualMultipliers,
     SlopeVertices,
+    out_of_range,
 )
 
 OF_UNITS = (Multipliers, GroupMultipliers, NullSpaceMultipliers, ResidualMultipliers, PerOutput)
+DIRECTIONS = (1e-30, 1e30)  # sizes of what is not 0; their squares are multiplied with multipliers and weights
 REPAIRS = (0.0, *(10.0**-k for k in range(14, 1, -1)))  # relative growth of rho = L^2 that is tried: 0, 1e-14, ..., 1e-2
 MAX_VERTICES = 1 << 16
+TINY = 1e-300  # more than any sum here loses to underflow
 LOST = 1e-6  # of a slope, to the bound of its rounding errors
 
 
@@ -61,6 +66,7 @@ def prove(network: Network, solution: LipschitzBound) -> Proof:
     # By exact type: an object that is two kinds of evidence at once proves nothing.
     if type(evidence) not in EVIDENCE:
         raise Invalid(f"evidence of type {type(evidence).__name__}; use one of {[made.__name__ for made in EVIDENCE]}")
+    require_range(network)
     proves, prover = EVIDENCE[type(evidence)]
     if kind != proves:
         raise Invalid(f"kind={kind!r}, but {type(evidence).__name__} proves {proves} bounds only")
@@ -69,6 +75,20 @@ def prove(network: Network, solution: LipschitzBound) -> Proof:
     else:
         proof = compare(claim, prover(network, evidence), proves)
     return replace(proof, bound=up(proof.bound + spread(network))) if network.lost and proves == "upper" else proof
+
+
+def require_range(network: Network) -> None:
+    """Raises Invalid for weights that underflow or overflow in products: the bounds of rounding here are relative ones."""
+    for k, weight in enumerate(network.weights):
+        wrong = out_of_range(weight)
+        if wrong is not None:
+            raise Invalid(
+                f"layer {k} holds {wrong:g}; 0 and sizes of {SMALLEST:g} to {LARGEST:g} can be certified, so scale it"
+            )
+    least, largest = DIRECTIONS
+    for k, directions in enumerate(network.directions):
+        if out_of_range(directions, least, largest) is not None:
+            raise Invalid(f"directions of layer {k}: 0 and sizes of {least:g} to {largest:g} can be certified, so scale them")
 
 
 def spread(network: Network) -> float:
@@ -85,6 +105,8 @@ def spread(network: Network) -> float:
 
 def compare(claim: float, proved: float, kind: str) -> Proof:
     """The proved number, unless the claim is better than it by more than 1 %."""
+    if not proved < inf:
+        raise Invalid(f"claims the {kind} bound {claim!r}; the evidence proves {proved!r}, which is no bound")
     gap = (proved - claim if kind == "upper" else claim - proved) / max(claim, proved) if claim != proved else 0.0
     if gap > REPAIRS[-1]:
         raise Invalid(f"claims the {kind} bound {claim!r}; the evidence proves {proved!r}")
@@ -154,8 +176,8 @@ def checked_multipliers(network: Network, evidence: OfUnits | PerOutput) -> OfUn
         raise Invalid(
             f"multipliers for {len(mu)} and {len(evidence.rows)} outputs; the network has {outputs}, of {inputs} inputs"
         )
-    if not all(np.isfinite(of).all() and (of >= 0).all() for of in mu):
-        raise Invalid("mu must be finite and >= 0")
+    if not all((of >= 0).all() and (of < inf).all() and out_of_range(of, largest=inf) is None for of in mu):
+        raise Invalid(f"mu must be finite and >= 0, and {SMALLEST:g} at least where it is not 0")
     return PerOutput(mu, tuple(checked(network, of) for of in evidence.rows))
 
 
@@ -169,20 +191,65 @@ def lmi(network: Network, rho: float, t: tuple[Array, ...]) -> tuple[Array, Arra
 
 
 def norm_product(network: Network, evidence: NormProduct | None = None) -> float:
-    """What the activations contribute times prod ||W_k||, rounded upwards.
-
-    LAPACK's singular values are good to about max(m, n) u, times 8; a sum of n absolute values to gamma(n).
-    """
+    """What the activations contribute times prod ||W_k||, rounded upwards."""
+    weights, power = near_one(network)
     bound = network.slope_product
-    for weight in network.weights:
+    for weight in weights:
         bound *= layer_norm(weight, network.norm)
-    return bound * (1.0 + 8 * len(network.weights) * U)
+    return at_scale(bound * (1.0 + 8 * len(weights) * U), power)
+
+
+def near_one(network: Network) -> tuple[list[Array], int]:
+    """(weights over powers of two, so that the largest entry of each is in [1, 2); the power that was taken out of all)."""
+    powers = [int(np.frexp(abs(weight).max(initial=0.0))[1]) - 1 for weight in network.weights]
+    return [np.ldexp(weight, -power) for weight, power in zip(network.weights, powers, strict=True)], sum(powers)
+
+
+def at_scale(bound: float, power: int) -> float:
+    """bound times 2^power, rounded upwards; inf where that is too large."""
+    try:
+        made = ldexp(bound, power)
+    except OverflowError:
+        return inf
+    return up(made) if bound and made < TINY else made
 
 
 def layer_norm(weight: Array, norm: str) -> float:
-    """The operator norm, rounded upwards."""
-    size = abs(weight).sum(axis=1).max() if norm == "linf" else np.linalg.norm(weight, 2)
-    return float(size) * (1.0 + 8 * max(weight.shape) * U)
+    """The operator norm, rounded upwards; a sum of n absolute values is good to gamma(n)."""
+    if norm == "linf":
+        return float(abs(weight).sum(axis=1).max()) * (1.0 + 8 * max(weight.shape) * U)
+    return largest_norm(weight[None])
+
+
+def largest_norm(matrices: Array) -> float:
+    """Surely at least the spectral norm of each of matrices (count, m, n).
+
+    LAPACK's singular values are taken for a guess s; that s^2 I - M M^T is positive definite proves it, as in `definite`:
+    |fl(M M^T) - M M^T| <= gamma(n) ||M||_F^2 in norm, and the trace is below m s^2.
+    """
+    if not matrices.any():
+        return 0.0
+    thin = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.transpose(0, 2, 1)
+    m, n = thin.shape[1:]
+    gram = thin @ thin.transpose(0, 2, 1)
+    frobenius = float(np.trace(gram, axis1=1, axis2=2).max())
+    guess = max(float(np.linalg.norm(thin, 2, axis=(1, 2)).max()), TINY**0.25) ** 2  # above what underflows in the squares
+    for growth in (2.5, 25.0, 250.0, 2500.0):
+        square = guess * (1.0 + growth * slack_of(m, n, frobenius / guess))
+        shifted = (square - slack_of(m, n, frobenius / square) * square) * np.eye(m) - gram
+        try:
+            proved = bool(np.isfinite(np.linalg.cholesky(shifted)).all())
+        except np.linalg.LinAlgError:
+            proved = False
+        if proved:
+            return up(sqrt(square))
+    return sqrt(frobenius) * (1.0 + 2 * gamma(m * n + 8))
+
+
+def slack_of(m: int, n: int, frobenius: float) -> float:
+    """Of s^2, what all rounding in `largest_norm` may hide; frobenius: ||M||_F^2 / s^2."""
+    cholesky = gamma(2 * m + 8) / (1.0 - gamma(2 * m + 8)) * m
+    return 1.001 * (cholesky + gamma(n + 2) * frobenius + 8 * U)
 
 
 def vertex_maximum(network: Network, evidence: SlopeVertices) -> float:
@@ -195,21 +262,21 @@ def vertex_maximum(network: Network, evidence: SlopeVertices) -> float:
     count = prod(len(of) for layer in choices for of in layer)
     if count > MAX_VERTICES:
         raise Unsupported(f"{network.units} hidden units have {count} patterns; the limit is {MAX_VERTICES}")
+    weights, power = near_one(network)
     largest = 0.0
     patterns = product(*(product(*layer) for layer in choices))
     while block := list(islice(patterns, 256)):
-        chain = network.weights[0]
-        for k, weight in enumerate(network.weights[1:]):
+        chain = np.broadcast_to(weights[0], (len(block), *weights[0].shape))
+        for k, weight in enumerate(weights[1:]):
             jacobian = np.array([block_diagonal(pattern[k]) for pattern in block])
             chain = weight @ (jacobian @ chain)
-        sizes = abs(chain).sum(axis=-1).max() if network.norm == "linf" else np.linalg.norm(chain, 2, axis=(-2, -1)).max()
-        largest = max(largest, float(sizes))
-    # A chain of rounded products errs by at most gamma(all sums) |W_l| ... |W_1| in each entry; an SVD by its size, in norm.
+        largest = max(largest, float(abs(chain).sum(axis=-1).max()) if network.norm == "linf" else largest_norm(chain))
+    # A chain of rounded products errs by at most gamma(all sums) |W_l| ... |W_1| in each entry, and so does a sum of a row.
     # Reflections add their own rounding, below 16 group u; |D| is at most `group` in norm, and 1 where it is diagonal.
-    sums = sum(w.shape[1] + 2 + 17 * network.group for w in network.weights) + 8 * max(max(w.shape) for w in network.weights)
-    magnitude = float(np.prod([np.linalg.norm(weight) for weight in network.weights]))
-    magnitude *= (network.group * network.beta) ** len(network.hidden) * sqrt(network.weights[0].shape[1])
-    return largest + gamma(sums) * magnitude * 1.001
+    sums = sum(w.shape[1] + 2 + 17 * network.group for w in weights) + 8 * max(max(w.shape) for w in weights)
+    magnitude = float(np.prod([np.linalg.norm(weight) for weight in weights]))
+    magnitude *= (network.group * network.beta) ** len(network.hidden) * sqrt(weights[0].shape[1])
+    return at_scale(up(largest + gamma(sums) * magnitude * 1.001), power)
 
 
 def vertices(network: Network, k: int) -> list[list[Array]]:
@@ -247,15 +314,19 @@ def pair_quotient(network: Network, pair: PointPair) -> float:
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()) or (x == y).all():
         raise Invalid("a pair of points must be finite and distinct")
-    (f_x, error_x), (f_y, error_y) = evaluate(network, x), evaluate(network, y)
+    apart = float(abs(x - y).max())
+    if apart < TINY**0.25 or max(abs(x).max(), abs(y).max()) > LARGEST:  # whose squares underflow, or overflow
+        raise Invalid(f"a pair of points must be at least {TINY**0.25:g} apart, and no number above {LARGEST:g}")
     # The distance itself: each entry is one subtraction, the norm one sum of squares.
     order = np.inf if network.norm == "linf" else 2
     distance = float(np.linalg.norm(x - y, order)) * (1.0 + (len(x) + 4) * U)
-    rise = float(np.linalg.norm(f_x - f_y, order)) * (1.0 - (len(f_x) + 4) * U)
-    error = float(np.linalg.norm(error_x + error_y, order)) * 1.001
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is no slope, which `compare` sees
+        (f_x, error_x), (f_y, error_y) = evaluate(network, x), evaluate(network, y)
+        rise = float(np.linalg.norm(f_x - f_y, order)) * (1.0 - (len(f_x) + 4) * U)
+        error = float(np.linalg.norm(error_x + error_y, order)) * 1.001
     if error > LOST * rise and is_exact(network) and not any(map(any, network.lost)):
         return exact_quotient(network, x, y)
-    rise -= error
+    rise = rise - error if rise < inf else inf  # inf - inf would be taken for 0
     return max(rise, 0.0) / distance * (1.0 - 4 * U)
 
 
@@ -266,11 +337,11 @@ def evaluate(network: Network, x: Array) -> tuple[Array, Array]:
     for k, (weight, bias, (of_weight, of_bias)) in enumerate(zip(network.weights, network.biases, lost, strict=True)):
         size, moved = abs(weight), float(np.linalg.norm(abs(value) + error))
         error = size @ error + gamma(weight.shape[1] + 2) * (size @ (abs(value) + error) + abs(bias))
-        error = error + (of_weight * moved + of_bias) * 1.001
+        error = error + (of_weight * moved + of_bias) * 1.001 + TINY
         value = weight @ value + bias
         if k < len(network.hidden):
             value, error = activate_layer(network, k, value, error)
-    return value, error * 1.001 + 1e-300  # 1e-300: underflow
+    return value, error * 1.001 + TINY
 
 
 def activate_layer(network: Network, k: int, x: Array, error: Array) -> tuple[Array, Array]:

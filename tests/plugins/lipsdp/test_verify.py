@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from harness_papers.lipsdp import SdpParams, definite, exactly, inequalities, method, verify
-from harness_papers.lipsdp.problems import Bound, Multipliers, Network, NormProduct, PointPair, SlopeVertices, network
+from harness_papers.lipsdp.problems import (
+    Bound,
+    Multipliers,
+    Network,
+    NormProduct,
+    PerOutput,
+    PointPair,
+    SlopeVertices,
+    network,
+)
 from harness_papers.lipsdp.solvers.neuron import SlopeProgram
 from harness_papers.lipsdp.solvers.reductions import Scaled
 from harness_papers.lipsdp.tasks import random_network
@@ -149,6 +158,14 @@ def test_the_check_does_not_depend_on_the_size_of_units():
     assert is_surely_positive_definite(p * d[:, None] * d, abs(p * d[:, None] * d), 3)
     p[2, 2] = 0.6  # determinant -0.2
     assert not is_surely_positive_definite(p * d[:, None] * d, abs(p * d[:, None] * d), 3)
+
+
+@pytest.mark.parametrize(("size", "proved"), [(1e-190, True), (1e-210, False)])
+def test_a_matrix_so_small_that_its_terms_underflow_is_not_called_positive_definite(size, proved):
+    """What was lost of them may be as large as the matrix."""
+    p = size * np.eye(2)
+
+    assert is_surely_positive_definite(p, p, 3) == proved
 
 
 @pytest.fixture
@@ -308,6 +325,89 @@ def test_the_norm_product_is_rounded_upwards():
     net = network([np.array([[3.0, 4.0], [8.0, -6.0]]), np.diag([2.0, 1.0])])
 
     assert 20.0 < norm_product(net) < 20.0 * (1 + 1e-13)
+
+
+@pytest.mark.parametrize("share", [0.9, 1.0, 1.0 - 1e-15])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2), (1, 4)])
+def test_a_norm_is_proved_whatever_lapack_says(share, shape, monkeypatch):
+    """s^2 I - W W^T in rational arithmetic; with singular values that are too small the proof still has to be found."""
+    weight = normal(sum(shape), *shape)
+    true_norm = np.linalg.norm
+    said = lambda x, order=None, axis=None: true_norm(x, order, axis) * (share if order == 2 else 1.0)  # noqa: E731
+    monkeypatch.setattr(np.linalg, "norm", said)
+
+    norm = Fraction(verify.layer_norm(weight, "l2"))
+
+    rows = exact(weight if shape[0] <= shape[1] else weight.T)
+    gram = [[sum(x * y for x, y in zip(a, b, strict=True)) for b in rows] for a in rows]
+    p = [[(norm**2 if i == j else 0) - x for j, x in enumerate(row)] for i, row in enumerate(gram)]
+    assert is_positive_definite(p)
+    if share > 0.9:
+        assert float(norm) == pytest.approx(true_norm(weight, 2), rel=1e-13)
+    else:
+        assert float(norm) <= true_norm(weight) * (1 + 1e-13)  # the root of all squares
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("evidence", [NormProduct(), SlopeVertices()])
+def test_products_of_layers_do_not_underflow(evidence, norm):
+    """Four layers of 1e-100, then four of 1e100: the constant is 1, and was 0 on the way."""
+    net = network([np.array([[1e-100]])] * 4 + [np.array([[1e100]])] * 4, norm=norm)
+
+    assert 1.0 <= prove(net, Bound(1.0, "upper", evidence)).bound <= 1 + 1e-13
+    shrinking = network([np.array([[1e-100]])] * 4, norm=norm)
+    with pytest.raises(Invalid, match=r"claims the upper bound 0\.0; the evidence proves [1-9]"):
+        prove(shrinking, Bound(0.0, "upper", evidence))
+
+
+@pytest.mark.parametrize("number", [1e-200, 1e200, 5e-324])
+@pytest.mark.parametrize(
+    ("evidence", "kind"),
+    [
+        (NormProduct(), "upper"),
+        (SlopeVertices(), "upper"),
+        (Multipliers((np.ones(2),)), "upper"),
+        (PointPair(np.zeros(2), np.ones(2)), "lower"),
+    ],
+)
+def test_weights_whose_products_are_lost_are_refused_where_they_are_checked(number, evidence, kind):
+    """Also by `--check`, whose network was read elsewhere."""
+    net = network([np.array([[1.0, 0.0], [number, 1.0]]), np.ones((1, 2))])
+
+    with pytest.raises(Invalid, match=r"layer 0 holds .*; 0 and sizes of 1e-120 to 1e\+120 can be certified"):
+        prove(net, Bound(1.0, kind, evidence))
+
+
+def test_multipliers_whose_products_are_lost_prove_nothing():
+    """One that is the least number above 0, and 4000 outputs whose squares vanish beside it: L is 0.632."""
+    net = network([np.array([[1e100]]), np.full((4000, 1), 1e-102)])
+    tiny = Multipliers((np.array([5e-324]),))
+
+    with pytest.raises(Invalid, match=r"a multiplier of .*, so small that its products are lost; 1e-120 is the least"):
+        prove(net, Bound(0.03, "upper", tiny))
+    linf = PerOutput((np.array([1e-200]),) * 4000, (Multipliers((np.ones(1),)),) * 4000)
+    with pytest.raises(Invalid, match="mu must be finite and >= 0, and 1e-120 at least"):
+        prove(replace(net, norm="linf"), Bound(1.0, "upper", linf))
+
+
+@pytest.mark.parametrize("x", [np.array([1.4e-162, 0.0]), np.array([1e-100, 0.0]), np.array([0.0, 1e160])])
+def test_points_whose_distance_cannot_be_measured_are_refused(x):
+    """Its square would be 0, or infinite; so the slope."""
+    net = network([np.full((2, 2), 1e60), np.ones((1, 2))])
+
+    with pytest.raises(Invalid, match="must be at least 1e-75 apart, and no number above"):
+        prove(net, Bound(1.0, "lower", PointPair(np.zeros(2), x)))
+
+
+def test_a_slope_that_is_no_number_is_refused():
+    """An output that overflows has no distance."""
+    net = network([np.array([[1e110]])] * 3, activation="tanh")
+    steep = network([np.array([[1e110]])] * 4)
+
+    with pytest.raises(Invalid, match="which is no bound"):
+        prove(steep, Bound(1.0, "lower", PointPair(np.zeros(1), np.ones(1))))
+    with pytest.raises(Invalid, match="which is no bound"):
+        prove(net, Bound(1.0, "upper", NormProduct()))
 
 
 def test_verification_shares_no_code_with_the_solver():
