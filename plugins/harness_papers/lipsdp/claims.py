@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from harness import All, Cell, Claim, Every, Paper, Ratio, Seeds, Slope, Within, given
@@ -25,6 +26,11 @@ SDP = {"method__solver": "ours", "method__eps": 1e-6}
 EQUAL = 1e-5
 
 
+def proved(bound: Cell) -> Every:
+    """Each trial ends with a proved upper bound. One below a slope that was seen is invalid, which counts as 0 here."""
+    return Every(replace(bound, metric="certified"), low=1.0, at_least=10)
+
+
 def trained(depth: int) -> dict[str, Any]:
     return {"task__depth": depth, "task__width": 16, "task__activation": "relu"}
 
@@ -40,9 +46,17 @@ LAYER = bound("lipsdp-layer", "random-net", **RANDOM, **SDP)
 PRODUCT = bound("norm-product", "random-net", **RANDOM)
 SAMPLED = Cell("sampled-lower-bound", "random-net", "lower_bound", given(**RANDOM))
 
+STRICTER = (
+    "; since 2026-11-29 the rule also asks for a proved bound in every trial: before, one below a slope that was seen made its "
+    "trial invalid, which left a hole and refuted nothing"
+)
 SMALLER = (
     "ten random nets of the sizes of the repository's example (2-10-30-20-2) in place of that one net, whose weights are not "
     "part of this project; the ratios of random nets vary, so a verdict is about such nets, not about the example"
+)
+OTHER_LAW = (
+    "; the limit is the ratio of that one net, 0.842, where our nets of N(0, 1/inputs) weights gave 0.242 [0.215, 0.269]: its "
+    "weights evidently follow another law, so that ours pass by far says little of the bound on that net"
 )
 TRAINED = (
     "MLPs of width 16 on digits (8x8 pixels) in place of MNIST nets of width up to several hundred; a solver of our own in "
@@ -88,7 +102,8 @@ def below_product(norm: str) -> All:
 def above_samples(norm: str) -> list[Every]:
     """No bound below a slope that two inputs show."""
     seen = [Cell("sampled-lower-bound", "trained-net", "lower_bound", given(**sorting(d, norm))) for d in DEPTHS]
-    return [Every(Ratio(nsr(d, norm), lower), low=1.0, at_least=10) for d, lower in zip(DEPTHS, seen, strict=True)]
+    above = [Every(Ratio(nsr(d, norm), lower), low=1.0, at_least=10) for d, lower in zip(DEPTHS, seen, strict=True)]
+    return [*above, *(proved(nsr(d, norm)) for d in DEPTHS)]
 
 
 # Orthogonal layers around one layer of MaxMin: what is bounded is MaxMin alone, whatever the layers.
@@ -125,13 +140,13 @@ PAPER = Paper(
         ),
         Claim(
             name="sound",
-            says="No bound of LipSDP-Neuron lies below the slope at any sampled input",
-            rule=Every(Ratio(NEURON, SAMPLED), low=1.0, at_least=10),
+            says="No bound of LipSDP-Neuron lies below the slope at any sampled input, and each is proved",
+            rule=All((Every(Ratio(NEURON, SAMPLED), low=1.0, at_least=10), proved(NEURON))),
             seeds=10,
             value="a theorem of the paper for slope-restricted activations",
             place="theorem on multi-layer nets",
             source=ARXIV,
-            scaled_down=SMALLER,
+            scaled_down=SMALLER + STRICTER,
             unverified=("the number of the theorem",),
         ),
         Claim(
@@ -142,7 +157,7 @@ PAPER = Paper(
             value="36.482 / 43.306 = 0.84243",
             place="README of the repository, random net 2-10-30-20-2",
             source=REPOSITORY,
-            scaled_down=SMALLER,
+            scaled_down=SMALLER + OTHER_LAW,
         ),
         Claim(
             name="gap-grows-with-depth",
@@ -180,13 +195,13 @@ PAPER = Paper(
         ),
         Claim(
             name="nsr-sound",
-            says="No bound of LipSDP-NSR lies below the slope at any sampled input, in l2 and in l-infinity",
+            says="No bound of LipSDP-NSR lies below the slope at any sampled input, in l2 and l-infinity, and each is proved",
             rule=All((*above_samples("l2"), *above_samples("linf"))),
             seeds=10,
             value="a theorem of the paper on LipSDP-NSR",
             place="theorem on GroupSort's constraints",
             source=NSR,
-            scaled_down=MAXMIN.format(depths="2, 5 and 8"),
+            scaled_down=MAXMIN.format(depths="2, 5 and 8") + STRICTER,
             unverified=("the number of the theorem",),
         ),
         Claim(

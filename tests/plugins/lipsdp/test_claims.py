@@ -5,12 +5,30 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from math import prod
+from pathlib import Path
 
+import numpy as np
 import pytest
-from harness_papers.lipsdp import METHODS, PAPER, TASKS, TRACK
+from claim_samples import found, trial_of
+from harness_papers.lipsdp import METHODS, PAPER, TASKS, TRACK, RandomNet
+from harness_papers.lipsdp.nets import METRICS
+from harness_papers.lipsdp.problems import Bound, NormProduct
+from harness_papers.lipsdp.tasks import load_random_net, score
+from registry_samples import WHERE
 
+from harness import Invalid
 from harness.catalogue import load_catalogue
+from harness.claims.fixing import Protocol, fix
+from harness.claims.judging import judge_claims
+from harness.provenance import new_id
+from harness.records import Attempt, Measurement, Outcome
+from harness.registry import Registry
 from harness.rules import cells
+
+ROOT = Path(__file__).parents[3]
 
 CLAIMS = {claim.name: claim for claim in PAPER.claims}
 
@@ -95,6 +113,48 @@ def test_the_published_numbers_support_the_claims_about_one_net(verdict):
 def test_each_rule_can_fail(claim, method, value, verdict):
     """One number moved to the wrong side."""
     assert verdict(CLAIMS[claim].rule, lambda cell: {**AS_PUBLISHED, method: value}[cell.method]) == "refuted"
+
+
+@pytest.mark.parametrize("name", ["sound", "nsr-sound"])
+def test_a_bound_that_was_not_proved_refutes_soundness(name, verdict):
+    """Where no trial is left out, and none failed, `certified` is 1 everywhere."""
+    values = {"bound": 2.0, "lower_bound": 1.0}
+
+    assert verdict(CLAIMS[name].rule, lambda cell: {**values, "certified": 1.0}[cell.metric]) == "supported"
+    assert verdict(CLAIMS[name].rule, lambda cell: {**values, "certified": [1.0] * 9 + [0.0]}[cell.metric]) == "refuted"
+
+
+UNSOUND = lambda problem: Bound(0.5 * prod(np.linalg.norm(w, 2) for w in problem.weights) / 10, "upper", NormProduct())  # noqa: E731
+
+
+@pytest.mark.parametrize(("method", "word"), [(None, "supported"), (UNSOUND, "refuted")])
+def test_one_trial_of_an_unsound_method_refutes_soundness(method, word, tmp_path, make_ctx):
+    """Its score is no number but `invalid`: from the suite to the verdict, that must not be a hole in the claim.
+
+    method: in place of lipsdp-neuron at one seed of ten.
+    """
+    text, name = (ROOT / "suites" / "certify.yaml").read_text(), "lipsdp.sound"
+    catalogue, registry = load_catalogue(), Registry.open(tmp_path / "r")
+    (one,) = (p for p in found(catalogue, text) if isinstance(p, Protocol) and p.claim == name)
+    fix([one], registry, "certify")
+    owed = tuple(Measurement(m.name, "test", m.unit, m.better, None, m.worst) for m in METRICS)
+    series = {key: (place, seed) for place in one.places for seed, key in zip(one.all_seeds, place.series, strict=True)}
+    for key, (place, seed) in series.items():
+        values = {"bound": 2.0, "lower_bound": 1.0, "certified": 1.0}
+        status, measured = "ok", tuple(replace(m, value=values[m.quantity]) for m in owed if m.quantity in values)
+        if method is not None and seed == one.all_seeds[3] and place.cell.method == "lipsdp-neuron":
+            params = RandomNet(dims="2-10-30-20-2", samples=100)
+            held = load_random_net(params, make_ctx(stage="load"))
+            with pytest.raises(Invalid):
+                score(held.held["test"], method(held.problem), params, None)
+            status, measured = "invalid", ()
+        trial = trial_of(place, seed, key, measure=("bound", "certified", "lower_bound"))
+        outcome = Outcome(status, measurements=measured, started_at=datetime.now(UTC).isoformat(timespec="microseconds"))
+        registry.append(Attempt(new_id(), trial, outcome, WHERE, declared=owed))
+
+    (judged,) = judge_claims(registry, catalogue, [name], {name: "certify"})
+
+    assert judged.word == word, (judged.reason, judged.missing)
 
 
 @pytest.mark.parametrize(("growth", "holds"), [(1.5, "supported"), (0.5, "refuted")])
