@@ -24,7 +24,8 @@ LARGEST = Fraction(float_info.max)
 
 def is_exact(network: Network) -> bool:
     """Whether it can be evaluated without rounding, in a time that is worth it."""
-    return network.activation in EXACT and sum(weight.size for weight in network.weights) <= MOST_WEIGHTS
+    known = network.activation != "leaky_relu" or network.alpha == LEAK  # else its leak lies somewhere between
+    return network.activation in EXACT and known and sum(weight.size for weight in network.weights) <= MOST_WEIGHTS
 
 
 def exact_quotient(network: Network, x: Array, y: Array) -> float:

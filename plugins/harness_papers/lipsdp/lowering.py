@@ -189,9 +189,9 @@ def settings_of(steps: Sequence[Elementwise | Sorted]) -> dict[str, object]:
         return {"activation": "groupsort", "alpha": -1.0, "beta": 1.0, "group": first.taken.shape[1]}
     alpha, beta = SLOPES[first.name]
     if first.name == "leaky_relu":
-        if abs(first.leak - alpha) > LEAK_ROUNDING:
-            raise HarnessError(f"{first.where}: a leak of {first.leak:g}; only {alpha} is implemented")
-        alpha = min(alpha, first.leak)  # a float32 0.01 lies below 0.01
+        if not 0.0 <= alpha - first.leak <= LEAK_ROUNDING:
+            raise HarnessError(f"{first.where}: a leak of {first.leak:.7g}; only {alpha} is implemented")
+        alpha = first.leak  # a float32 0.01 lies below 0.01
     return {"activation": first.name, "alpha": alpha, "beta": beta}
 
 

@@ -307,7 +307,7 @@ def read_layer(where: str, layer: Any, shape: Shape, before: Shape) -> Affine:
         shift = torch.zeros_like(ones) if layer.bias is None else shift
         return normalised(where, shape, layer.running_mean, layer.running_var, layer.eps, gain, shift)
     if kind in POOLS:
-        return Affine(where, shape, lambda x, _: layer(x), products=prod(before[1:]), rounded=2)
+        return Affine(where, shape, lambda x, _: layer(x), products=prod(before), rounded=2)
     if kind in (nn.Flatten, nn.Unflatten):
         return reshaped(where, shape)
     raise not_understood(where, type(layer))

@@ -81,9 +81,10 @@ def read_graph(model: Any, path: Path, shape: Shape | None) -> tuple[list[Step],
 def require_plain(model: Any, path: Path) -> None:
     """That types and names mean what the tables here say. Raises HarnessError."""
     standard = ("", "ai.onnx")
-    opset = max((one.version for one in model.opset_import if one.domain in standard), default=0)
-    if opset < OLDEST:
-        raise HarnessError(f"{path}: opset {opset}, whose operators mean something else; export it with {OLDEST} or later")
+    opsets = [one.version for one in model.opset_import if one.domain in standard]
+    if len(opsets) != 1 or opsets[0] < OLDEST:
+        said = " and ".join(map(str, opsets)) or "none"
+        raise HarnessError(f"{path}: opset {said}, whose operators mean something else; export it with {OLDEST} or later")
     replaced = [one.name for one in model.functions if one.domain in standard]
     if replaced:
         raise HarnessError(f"{path}: it has functions in place of ONNX's own {replaced}; export the network without them")
@@ -135,6 +136,8 @@ class Reading:
             if node.domain not in ("", "ai.onnx"):
                 raise HarnessError(f"{self.where}: of the domain {node.domain!r}; only ONNX's own operators are understood")
             self.require_new(node.output)
+            if len({a.name for a in node.attribute}) < len(node.attribute):
+                raise HarnessError(f"{self.where}: an attribute that is given twice; give each once")
             if not self.fold(node) and not self.select(node):
                 yield from self.flow(node)
 

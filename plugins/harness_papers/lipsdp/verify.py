@@ -349,6 +349,8 @@ def activate_layer(network: Network, k: int, x: Array, error: Array) -> tuple[Ar
     if not network.grouped:
         # Libraries give tanh and exp to a few units in the last place; 16 is generous. ReLU is exact.
         value = activate(network.activation, x)
+        if network.activation == "leaky_relu":  # a float32 leak of 0.01 lies below it, at alpha
+            error = error + (LEAK - network.alpha) * (abs(x) + error) * 1.001
         return value, max(abs(network.alpha), network.beta) * error + 16 * U * abs(value)
     groups, errors = x.reshape(-1, network.group), error.reshape(-1, network.group)
     if network.activation == "groupsort":  # exact, and 1-Lipschitz in the largest entry

@@ -418,6 +418,10 @@ def test_a_float32_leak_is_counted_as_what_it_is():
     net = lower([Elementwise("x", "leaky_relu", float(np.float32(0.01))), reshaped("y", (2,))], (2,))
 
     assert net.alpha == float(np.float32(0.01)) < 0.01
+    pair = PointPair(-np.ones(2), -3 * np.ones(2))
+    assert 0.999 * net.alpha < pair_quotient(net, pair) <= net.alpha
+    with pytest.raises(HarnessError, match=r"a leak of 0.0100001; only 0.01"):
+        lower([Elementwise("x", "leaky_relu", 0.0100001), reshaped("y", (2,))], (2,))
 
 
 def by(*rows: list[float]) -> Affine:

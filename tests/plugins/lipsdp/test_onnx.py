@@ -414,6 +414,20 @@ def test_a_name_for_two_tensors_is_refused(written):
         import_network(written(twice))
 
 
+def test_an_attribute_or_an_opset_for_two_is_refused(written):
+    """Which of the two counts, a runtime decides."""
+    scaled, both = model(GOOD, **WEIGHTS), model(GOOD, **WEIGHTS)
+    scaled.graph.node[2].attribute.extend([onnx.helper.make_attribute("alpha", x) for x in (1.0, 1000.0)])
+    both.opset_import.append(make_opset("ai.onnx", 7))
+
+    for made, message in (
+        (scaled, r"node 2 \(Gemm\): an attribute that is given twice"),
+        (both, "opset 18 and 7, whose operators mean something else"),
+    ):
+        with pytest.raises(HarnessError, match=message):
+            import_network(written(made))
+
+
 def test_operators_that_mean_something_else_are_refused(written):
     """Old opsets, functions under the name of an operator, whole numbers: the types would be read for what they are not."""
     function = onnx.helper.make_function("", "Relu", ["a"], ["b"], [make("Neg", ["a"], ["b"])], [make_opset("", 18)])
