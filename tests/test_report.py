@@ -165,6 +165,16 @@ def test_merged_in_any_order_and_folded_the_same_records_give_the_same_bytes(tmp
 REFERENCE = Path(__file__).parents[1] / "registry" / "reference"
 
 
+def test_what_several_processes_draw_is_the_same_to_the_byte(registry, pages, tmp_path, monkeypatch):
+    """A registry of thousands of charts is shared among the cores."""
+    monkeypatch.setattr("harness.report.rendering.MANY", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+
+    make_report(registry, tmp_path / "report", [PAPER], verdicts=[verdict()])
+
+    assert {file.name: file.read_text() for file in (tmp_path / "report").iterdir()} == pages
+
+
 def test_the_sql_beside_each_table_runs_and_gives_the_boards_means(registry, made):
     """What stands beside a figure is what gives it, not a decoration."""
     told = {t.sql: t.name for p in made for s in p.sections for t in s.tables if t.sql}

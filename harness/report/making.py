@@ -16,7 +16,7 @@ from harness.report.artefacts import COPY
 from harness.report.collecting import Collected, collect
 from harness.report.markdown import render_results
 from harness.report.pages import make_pages
-from harness.report.rendering import ASSETS, Heading, render_pages
+from harness.report.rendering import ASSETS, Heading, charts_of, render_pages
 from harness.showing import one_line
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def make_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as whole:
             whole.write_text(render_results(found, heading_of(found), command), encoding="utf-8")
-    charts = sum(len(table.figures) for page in pages for section in page.sections for table in section.tables)
-    return Made(folder, len(pages), charts, size, sum(row["n"] for row in found.counts))
+    return Made(folder, len(pages), sum(map(charts_of, pages)), size, sum(row["n"] for row in found.counts))
 
 
 def copies_of(found: Collected) -> dict[str, bytes]:

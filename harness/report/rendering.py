@@ -6,17 +6,21 @@ JSON in an element that no browser runs. An artefact of a plugin is never put in
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.resources import files
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MissingError
 from harness.report.blocks import Cell, Column, Figure, Page, Section, Table
 from harness.report.collecting import steady
-from harness.report.drawing import draw
+from harness.report.drawing import draw, renderer
 from harness.showing import finite, visible
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ GROUPS = (
     ("nightly", "Nightly", "nightly.html"),
     ("machines", "Machines", "machines.html"),
 )
+MANY = 100  # charts, 0.1 s each, from which processes that start in a second share them
+MOST_PROCESSES = 8  # each holds a renderer of some 300 MB
 SHORT = 24  # characters that a short column shows on every screen
 CODE = re.compile(r"`([^`]+)`")
 
@@ -52,15 +58,34 @@ class Heading:
 
 
 def render_pages(pages: Sequence[Page], heading: Heading) -> Iterator[tuple[str, str]]:
-    """(file name, text) of every page and of what they share. Raises MissingError without Jinja2 or vl-convert."""
-    template = environment().get_template("page.html.j2")
-    for page in pages:
-        told = {"page": page, "heading": heading, "groups": GROUPS, "policy": POLICY, "choices": choices_of(page)}
-        yield page.file, template.render(**told) + "\n"
+    """(file name, text) of every page and of what they share; processes share the drawing where there is much of it.
+
+    Raises MissingError without Jinja2 or vl-convert.
+    """
+    processes = min(len(os.sched_getaffinity(0)), len(pages), MOST_PROCESSES)
+    render = partial(render_page, heading=heading)
+    if processes > 1 and sum(map(charts_of, pages)) >= MANY:
+        environment(), renderer()  # what is missing is said here, once
+        # Spawned: DuckDB's threads are in this process, and would not be in a fork of it.
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            yield from pool.map(render, pages)
+    else:
+        yield from map(render, pages)
     for name in ASSETS:
         yield name, (files("harness.report") / "assets" / name).read_text(encoding="utf-8")
 
 
+def render_page(page: Page, heading: Heading) -> tuple[str, str]:
+    """Its file name and its text."""
+    told = {"page": page, "heading": heading, "groups": GROUPS, "policy": POLICY, "choices": choices_of(page)}
+    return page.file, environment().get_template("page.html.j2").render(**told) + "\n"
+
+
+def charts_of(page: Page) -> int:
+    return sum(len(table.figures) for section in page.sections for table in section.tables)
+
+
+@cache
 def environment() -> Environment:
     try:
         import jinja2
