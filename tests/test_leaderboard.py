@@ -806,6 +806,17 @@ def test_a_narrow_board_drops_further_metrics_before_it_cuts_a_number(monkeypatc
     assert all(m.name in narrow.replace("\n", " ") for m in further)
 
 
+def test_a_name_that_is_too_long_is_folded_and_numbers_stay_whole(monkeypatch):
+    """Six settings in brackets take a line of their own before a digit is lost."""
+    name = f"ei-snn({', '.join(f'setting_{i}=some-value' for i in range(6))})"
+    row = make_row(name, interval(0.5, 0.012), difference=interval(0.25, 0.034), params=123456)
+
+    narrow = drawn([make_board(row, baseline="elu")], monkeypatch, 80)
+
+    assert "…" not in narrow
+    assert all(text in narrow for text in ("0.500 ±0.012", "+0.250 ±0.034", "setting_5=some-value"))
+
+
 BY_FLOPS = {"unit": "flops", "to": "d/relu", "where": "net.width", "value": 60, "counted": 0.995, "target_counted": 1.0}
 
 

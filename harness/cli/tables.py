@@ -85,8 +85,11 @@ def made_table(out: Console, title: str, columns: Sequence[Column]) -> Table:
         padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in columns:
-        # Text: a name is not rich's markup.
-        table.add_column(Text(encodable(out, column.heading)), justify="right" if column.right else "left", no_wrap=True)
+        # Text: a name is not rich's markup. Where nothing more can go, names are folded and numbers stay whole.
+        table.add_column(
+            Text(encodable(out, column.heading)), justify="right" if column.right else "left", overflow="fold",
+            no_wrap=column.right or column.picture,
+        )  # fmt: skip
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(encodable(out, cell)) for cell in row))
     return table
