@@ -162,9 +162,6 @@ def test_merged_in_any_order_and_folded_the_same_records_give_the_same_bytes(tmp
     assert not any(str(tmp_path).encode() in content for content in c.values())
 
 
-REFERENCE = Path(__file__).parents[1] / "registry" / "reference"
-
-
 def test_what_several_processes_draw_is_the_same_to_the_byte(registry, pages, tmp_path, monkeypatch):
     """A registry of thousands of charts is shared among the cores."""
     monkeypatch.setattr("harness.report.rendering.MANY", 1)
@@ -173,6 +170,9 @@ def test_what_several_processes_draw_is_the_same_to_the_byte(registry, pages, tm
     make_report(registry, tmp_path / "report", [PAPER], verdicts=[verdict()])
 
     assert {file.name: file.read_text() for file in (tmp_path / "report").iterdir()} == pages
+
+
+REFERENCE = Path(__file__).parents[1] / "registry" / "reference"
 
 
 def test_the_sql_beside_each_table_runs_and_gives_the_boards_means(registry, made):

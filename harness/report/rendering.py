@@ -65,7 +65,9 @@ def render_pages(pages: Sequence[Page], heading: Heading) -> Iterator[tuple[str,
     processes = min(len(os.sched_getaffinity(0)), len(pages), MOST_PROCESSES)
     render = partial(render_page, heading=heading)
     if processes > 1 and sum(map(charts_of, pages)) >= MANY:
-        environment(), renderer()  # what is missing is said here, once
+        # What is missing is said here, once.
+        environment()
+        renderer()
         # Spawned: DuckDB's threads are in this process, and would not be in a fork of it.
         with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
             yield from pool.map(render, pages)
