@@ -14,7 +14,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -177,14 +177,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "papers": Paper,
+    "tracks": Track,
+    "tasks": Task,
+    "methods": (Component, Learner),
+    "probes": Probe,
+    "datasets": Dataset,
+    "kernels": Kernel,
+    "commands": Command,
+}
+
+
 def load_catalogue(
-    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, kinds: Iterable[str] | None = None
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, kinds: Collection[str] = KINDS.keys()
 ) -> Catalogue:
     """Load every entry point of the group and ask each plugin for its declarations, one plugin at a time.
 
-    kinds: of KINDS, what to ask for; by default all. Half of the time goes into claims and parameters.
+    kinds: what to ask for. Claims take longest to check, and not everybody needs them.
     """
-    kinds = tuple(KINDS if kinds is None else kinds)
     found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
     plugins: list[Plugin] = []
     broken: list[Broken] = []
@@ -205,18 +216,6 @@ def load_catalogue(
             offers[kind] += [Offer(spec, plugin) for spec in specs]
     declared_by_kind: dict[str, Any] = {kind: tuple(made) for kind, made in offers.items()}
     return Catalogue(tuple(plugins), tuple(broken), **declared_by_kind)
-
-
-KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "papers": Paper,
-    "tracks": Track,
-    "tasks": Task,
-    "methods": (Component, Learner),
-    "probes": Probe,
-    "datasets": Dataset,
-    "kernels": Kernel,
-    "commands": Command,
-}
 
 
 def shared_rooms(plugin: Plugin) -> list[Path]:
@@ -259,7 +258,7 @@ def load_plugin(point: importlib.metadata.EntryPoint, dist: str, version: str) -
     return Plugin(dist, point.name, version, module, source.parent if source.name == "__init__.py" else source, api)
 
 
-def ask(plugin: Plugin, kinds: Iterable[str]) -> dict[str, list[Any]]:
+def ask(plugin: Plugin, kinds: Collection[str] = KINDS.keys()) -> dict[str, list[Any]]:
     """The plugin's declarations of these kinds. Its own manager: pluggy's shared one would stop at the first broken plugin."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)

@@ -13,7 +13,7 @@ from harness.cli.project import Project
 from harness.errors import HarnessError, PluginError
 
 if TYPE_CHECKING:
-    from harness.catalogue import Offer
+    from harness.catalogue import Catalogue, Offer
     from harness.specs import Command
 
 CALLED = "harness.cli.brought.called"  # in click's meta: the offer that is being called
@@ -50,11 +50,10 @@ class Commands(click.Group):
 
     def brought(self, ctx: click.Context) -> list[tuple[str, Offer[Command]]]:
         """Each plugin's command with the name that calls it: the bare one where it is nobody else's, else "dist/name"."""
-        from harness.catalogue import load_catalogue
-        from harness.cli.run import load_plugins
+        from harness.cli.run import warn_of_broken
 
-        kinds = ("commands",)
-        offers = (load_catalogue(kinds=kinds) if ctx.resilient_parsing else load_plugins(kinds)).commands
+        catalogue = load_commands()
+        offers = (catalogue if ctx.resilient_parsing else warn_of_broken(catalogue)).commands
         bare = [o.name for o in offers] + list(self.commands)
         return sorted(((o.name if bare.count(o.name) == 1 else o.ref, o) for o in offers), key=lambda pair: pair[0])
 
@@ -79,6 +78,13 @@ class Commands(click.Group):
                 if CALLED not in ctx.meta:
                     raise
                 raise PluginFault(ctx.meta[CALLED].plugin.id) from exc
+
+
+def load_commands() -> Catalogue:
+    """Of the catalogue the commands alone: `harness --help` need not check all claims."""
+    from harness.catalogue import load_catalogue
+
+    return load_catalogue(kinds=("commands",))
 
 
 def find_brought(offers: Sequence[Offer[Command]], name: str) -> Offer[Command] | None:
@@ -118,10 +124,8 @@ def read_from_variables(command: click.Command) -> None:
 
 def brought_commands() -> list[click.Command]:
     """Those of all plugins that can be imported: for what must not end where one plugin's code is broken."""
-    from harness.catalogue import load_catalogue
-
     found = []
-    for offer in load_catalogue(kinds=("commands",)).commands:
+    for offer in load_commands().commands:
         with contextlib.suppress(PluginError):
             found.append(import_command(offer))
     return found

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,11 +245,14 @@ def tuning_scores(registry: Registry, machine: str) -> dict[str, float]:
     return {row["trial_id"]: row["score"] for row in registry.query(sql, {"machine": machine}).to_pylist()}
 
 
-def load_plugins(kinds: Iterable[str] | None = None) -> Catalogue:
-    """The catalogue, or these kinds of it; broken plugins are named on stderr and stop nothing."""
+def load_plugins() -> Catalogue:
+    """The catalogue; broken plugins are named on stderr and stop nothing."""
     from harness.catalogue import load_catalogue
 
-    catalogue = load_catalogue(kinds=kinds)
+    return warn_of_broken(load_catalogue())
+
+
+def warn_of_broken(catalogue: Catalogue) -> Catalogue:
     for broken in catalogue.broken:
         click.echo(f"warning: plugin {broken.id} {broken.version} is left out: {broken.error}", err=True)
     return catalogue

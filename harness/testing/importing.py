@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.catalogue import GROUP, KINDS, ask, check, load_plugin
+from harness.catalogue import GROUP, ask, check, load_plugin
 from harness.errors import HarnessError
 
 HEAVY = ("torch", "tensorflow", "jax", "scipy", "sklearn", "pandas", "matplotlib", "transformers", "sympy", "numba", "cvxpy")
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     watching[0] = True
     try:
         plugin = load_plugin(point, dist, version)
-        check(plugin, ask(plugin, KINDS))
+        check(plugin, ask(plugin))
     except HarnessError as exc:
         error = str(exc)
     except BaseException as exc:
